@@ -1,0 +1,310 @@
+//! The bus makes it durable: jobs and outcomes go in, and come back as events once they are safe.
+//!
+//! In: records, appended in units that become durable wholly or not at all. Out: [`Event`]s, polled.
+//! The bus owns what is stored; the driver owns the bus. Nothing here blocks: an append is queued and
+//! answered later, by its ticket, so that a log that syncs, a Kafka producer and an SQS client all fit.
+//!
+//! The durability rules, which every implementation keeps and the conformance suite checks:
+//!
+//! 1. `Durable(ticket)` comes only after every record of that append would survive a power cut.
+//! 2. `Durable` comes for tickets in the order of their appends; a failed ticket's records are not there,
+//!    now or after a restart, unless the failure is [`Failure::Unknown`].
+//! 3. `Arrived(job)` comes after the `Durable` of its submit, once per job and boot; after a restart every
+//!    unsettled job arrives again, in the order of acceptance, before [`Event::Ready`].
+//! 4. `Outcome(job)` comes after the `Durable` of its outcome; the job never arrives again.
+//! 5. After `Failed(_, Unknown)` nothing is ever `Durable` again: the process must end.
+//! 6. `Written(ticket)` promises survival of the process, not of the machine; it precedes `Durable`.
+
+pub use joblog::record::Record;
+
+use bytes::Bytes;
+
+use crate::clock::{Mono, Now, WallMs};
+use crate::job::{End, Group, IdempotencyKey, JobId, Priority, Processor, Reason, Token};
+
+/// Names one append, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What an append is for; a full disk refuses the first long before the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// New work.
+    Submit,
+    /// Settles, returns, expiries, dispatch records: what lets the disk empty again.
+    Settle,
+}
+
+/// How safe an append must be before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// `Written` is all that anyone waits for; no sync is made for its sake.
+    Write,
+    /// A sync follows; `Durable` is waited for.
+    Sync,
+}
+
+/// What makes jobs and results durable and carries them.
+pub trait Bus {
+    /// What this bus can do. A feature that needs what is missing is refused at start.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The node id and boot epoch of this start, durable already: lease tokens are made of them.
+    fn identity(&self) -> Identity;
+
+    /// Queues records that become durable together or not at all.
+    ///
+    /// # Errors
+    /// [`AppendError`]: nothing was queued.
+    fn append(
+        &mut self,
+        records: &[Record<'_>],
+        space: Space,
+        durability: Durability,
+    ) -> Result<Ticket, AppendError>;
+
+    /// The next thing that happened, or `None` if nothing did. Also starts whatever I/O is due, so the
+    /// driver calls it in every turn until it returns `None`.
+    fn poll(&mut self, now: Now) -> Option<Event>;
+
+    /// When [`Bus::poll`] must be called next even if nothing else happens.
+    fn next_timer(&self) -> Option<Mono>;
+
+    /// What is known of a job, from memory.
+    fn find(&self, id: JobId) -> Option<Known>;
+
+    /// Which job an idempotency key stands for, from memory. Includes appends that are not durable yet.
+    fn find_key(&self, key: IdempotencyKey) -> Option<KeyEntry>;
+
+    /// Reads a job's submit back, and its outcome if it has one that is still kept.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the medium fails or the record is damaged.
+    fn read(&self, id: JobId) -> Result<Option<StoredJob>, ReadError>;
+
+    /// Figures for limits, `/v1/info` and `/metrics`.
+    fn usage(&self) -> Usage;
+
+    /// Asks for a clean end: what is queued is written and synced, then [`Event::Closed`] comes.
+    fn close(&mut self);
+}
+
+/// What [`Bus::poll`] reports.
+#[derive(Debug)]
+pub enum Event {
+    /// The records survive the end of this process.
+    Written(Ticket),
+    /// The records survive a power cut.
+    Durable(Ticket),
+    /// The append failed.
+    Failed(Ticket, Failure),
+    /// A durable job is here to be dispatched.
+    Arrived(Box<Arrival>),
+    /// A job is no longer this node's to dispatch (another node has it); its waiters stay.
+    Gone(JobId),
+    /// A job's outcome is durable.
+    Outcome(JobId),
+    /// After a restart: a lease that was alive, reported after its jobs arrived.
+    Leased(Box<RecoveredLease>),
+    /// After a start: everything that was pending has been reported.
+    Ready,
+    /// There is room again after [`AppendError::DiskFull`] or [`Failure::DiskFull`].
+    SpaceReturned,
+    /// The end that [`Bus::close`] asked for is durable.
+    Closed,
+}
+
+/// Why queued records did not become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No room; nothing of the append is there. Trying again later is safe.
+    DiskFull,
+    /// Whether it is there is known only after a restart. The process must end (exit 74).
+    Unknown,
+}
+
+/// Why records were not even queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// No room for this kind of append. Trying again later is safe.
+    #[error("the disk is full")]
+    DiskFull,
+    /// An earlier sync failed, or the bus was closed.
+    #[error("the log takes no more records")]
+    Closed,
+    /// The records do not fit in one frame.
+    #[error("{bytes} bytes of records exceed the limit of {limit} for one frame")]
+    TooLarge {
+        /// What they are.
+        bytes: u64,
+        /// What a frame takes.
+        limit: u64,
+    },
+}
+
+/// A stored record could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the record back: {0}")]
+pub struct ReadError(pub String);
+
+/// What a bus can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The bus's name: `log`, `memory`.
+    pub name: &'static str,
+    /// Accepted jobs outlive the process.
+    pub durable: bool,
+    /// A ledger can follow it by position.
+    pub follow: bool,
+    /// An outcome and its children become durable together.
+    pub atomic_children: bool,
+    /// Idempotency keys outlive the process.
+    pub durable_keys: bool,
+    /// A payload can be read back by id.
+    pub point_reads: bool,
+}
+
+/// The lease tokens of this boot start with these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node's own random number.
+    pub node: u64,
+    /// One more at each start.
+    pub epoch: u32,
+}
+
+/// A job on its way into the dispatcher: all that deciding needs, without its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The job's id.
+    pub id: JobId,
+    /// The application that processes it.
+    pub processor: Processor,
+    /// The kind of job.
+    pub group: Group,
+    /// Its lane.
+    pub priority: Priority,
+    /// What it weighs in a batch, wire bytes (data and an allowance for the rest).
+    pub wire_bytes: u32,
+    /// Its place in the order of acceptance.
+    pub sequence: u64,
+    /// When it was accepted.
+    pub accepted: WallMs,
+    /// Not before this instant.
+    pub due: Option<WallMs>,
+    /// When it expires.
+    pub deadline: Option<WallMs>,
+    /// What is known from before a restart; `None` for a new job.
+    pub recovered: Option<Past>,
+}
+
+/// A job's life before the restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Counted tries.
+    pub attempts: u32,
+    /// Counted crashes.
+    pub crashes: u32,
+    /// How often it was handed out.
+    pub deliveries: u32,
+    /// Whether it must travel alone.
+    pub alone: bool,
+    /// When it was first handed to a worker.
+    pub started: Option<WallMs>,
+    /// The last lease that held it; an outcome under this token still counts.
+    pub last_token: Option<Token>,
+}
+
+/// A lease that was alive when the process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredLease {
+    /// Its token.
+    pub token: Token,
+    /// Its processor.
+    pub processor: Processor,
+    /// Who holds it.
+    pub worker: String,
+    /// Whether the worker lived in the process that ended.
+    pub in_process: bool,
+    /// The poll's own id.
+    pub request_id: Option<String>,
+    /// Its term, milliseconds.
+    pub term_ms: u64,
+    /// When it was granted.
+    pub granted: WallMs,
+    /// Whether the batch is known to have reached the worker.
+    pub delivered: bool,
+    /// Its unsettled jobs that no later lease holds and that were not returned, in the order of the batch.
+    pub jobs: Vec<JobId>,
+}
+
+/// What memory knows of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its submit is queued, not durable.
+    Submitting {
+        /// The append it waits for.
+        ticket: Ticket,
+        /// Its fingerprint.
+        fingerprint: u128,
+    },
+    /// Durable and without an outcome (an outcome may be queued).
+    Unsettled {
+        /// Its fingerprint.
+        fingerprint: u128,
+    },
+    /// Its outcome is durable.
+    Finished {
+        /// Its fingerprint.
+        fingerprint: u128,
+        /// How it ended.
+        end: End,
+        /// Why.
+        reason: Option<Reason>,
+        /// Whether its result can still be read.
+        readable: bool,
+    },
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// The job.
+    pub id: JobId,
+    /// The fingerprint that the first submit had.
+    pub fingerprint: u128,
+}
+
+/// Encoded records of one job, read back. Cheap to clone: the bytes are shared.
+#[derive(Clone, Debug)]
+pub struct StoredJob {
+    /// The encoded submit; [`joblog::record::Submit::decode`] reads it without copying.
+    pub submit: Bytes,
+    /// The encoded outcome, if there is one that is kept.
+    pub outcome: Option<Bytes>,
+}
+
+/// Figures of a bus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Unsettled jobs, submits in flight included.
+    pub unsettled: u64,
+    /// Finished jobs whose result is kept.
+    pub results: u64,
+    /// Bytes of those results.
+    pub result_bytes: u64,
+    /// Results that gave way before their time.
+    pub results_evicted: u64,
+    /// Idempotency keys held.
+    pub keys: u64,
+    /// Bytes on disk, spares included.
+    pub disk_bytes: u64,
+    /// Commit groups written.
+    pub groups: u64,
+    /// Syncs made.
+    pub syncs: u64,
+    /// Whether new work is refused for want of room.
+    pub submits_full: bool,
+    /// Whether even settles are refused.
+    pub settles_full: bool,
+}

@@ -1,0 +1,201 @@
+//! What the log remembers: one record for each thing that happens to a job.
+//!
+//! Records borrow: encoding copies each byte once, into the frame; decoding copies nothing but labels.
+//! The bytes are described in docs/log_format.md. A field that is `Option` or a `Vec` is a tagged field on
+//! disk: absent costs nothing, and a reader skips the tags that it does not know.
+
+use crate::ids::{JobId, Priority, Token, WallMs};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A job was accepted.
+    Submit(Submit<'a>),
+    /// A batch was leased to a worker. Written before the batch is handed out; its sync is not awaited.
+    Dispatch(Dispatch<'a>),
+    /// The batch of this lease was written to the worker's connection.
+    Delivered(Token),
+    /// A job ended.
+    Outcome(Outcome<'a>),
+    /// A job went back from a lease to its lane.
+    Return(Return<'a>),
+}
+
+/// A job as it was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submit<'a> {
+    /// The job's id.
+    pub id: JobId,
+    /// The application that processes the job.
+    pub processor: &'a str,
+    /// The kind of job inside the processor.
+    pub group: &'a str,
+    /// Which lane.
+    pub priority: Priority,
+    /// The job's data, as it came.
+    pub data: &'a [u8],
+    /// What `data` is; `None` means JSON.
+    pub content_type: Option<&'a str>,
+    /// The caller's key (a tenant, say).
+    pub key: Option<&'a str>,
+    /// Names and values that the caller attached.
+    pub labels: Vec<(&'a str, &'a str)>,
+    /// The idempotency key that the submit came with.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Hash over everything that makes a repeat "the same submit"; 0 where neither id nor key was given.
+    pub fingerprint: u128,
+    /// Whether the caller chose `id`.
+    pub client_id: bool,
+    /// The job whose outcome made this one, and its place among its siblings.
+    pub parent: Option<(JobId, u32)>,
+    /// W3C trace context.
+    pub traceparent: Option<&'a str>,
+    /// Time to live, milliseconds after acceptance, as the caller wrote it.
+    pub ttl_ms: Option<u64>,
+    /// When the job expires.
+    pub deadline: Option<WallMs>,
+    /// Not before this instant.
+    pub run_at: Option<WallMs>,
+    /// The job's place in the order of acceptance, over all lanes; never reused on one node.
+    pub sequence: u64,
+    /// When it was accepted.
+    pub accepted: WallMs,
+}
+
+/// An idempotency key, as hashes: the key itself is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// Hash of the caller's identity and the processor.
+    pub scope: u64,
+    /// Hash of the key.
+    pub hash: u128,
+}
+
+/// A batch handed to a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dispatch<'a> {
+    /// The lease.
+    pub token: Token,
+    /// Who took it.
+    pub worker: &'a str,
+    /// Whether the worker lives in this process, so that its lease cannot outlive it.
+    pub in_process: bool,
+    /// The poll's own id, so that a repeated poll finds its batches again.
+    pub request_id: Option<&'a str>,
+    /// How long the lease lasts without a heartbeat, milliseconds.
+    pub term_ms: u64,
+    /// When it was granted.
+    pub granted: WallMs,
+    /// Its jobs, in the order of the batch.
+    pub jobs: Vec<JobId>,
+}
+
+/// What a job ended with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome<'a> {
+    /// The job.
+    pub id: JobId,
+    /// How it ended.
+    pub end: End,
+    /// Why it ended so, where the status alone does not say it.
+    pub reason: Option<Reason>,
+    /// The lease under which it was settled; `None` where no worker settled it.
+    pub token: Option<Token>,
+    /// The worker that settled it.
+    pub worker: Option<&'a str>,
+    /// When it was first handed to a worker; `None` if never.
+    pub started: Option<WallMs>,
+    /// When it ended.
+    pub finished: WallMs,
+    /// Counted tries, the last one included.
+    pub attempts: u32,
+    /// Counted crashes.
+    pub crashes: u32,
+    /// The result of an [`End::Ok`]; empty otherwise.
+    pub result: &'a [u8],
+    /// What `result` is; `None` means JSON.
+    pub content_type: Option<&'a str>,
+    /// The error of an [`End::Error`] or [`End::Failed`].
+    pub error: Option<ErrorFields<'a>>,
+    /// How many child jobs became durable in the same frame.
+    pub children: u32,
+    /// How long the result is kept, milliseconds; `None` means the log's default.
+    pub keep_ms: Option<u64>,
+}
+
+/// The status a job ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// `processed_ok`.
+    Ok,
+    /// `processed_error`.
+    Error,
+    /// `batch_failed`: no outcome, and it will not be dispatched again.
+    Failed,
+}
+
+/// Why a job ended without a plain outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its attempts are used up.
+    Exhausted,
+    /// Its deadline passed before it was dispatched.
+    Expired,
+    /// Its caller cancelled it.
+    Cancelled,
+    /// It ran longer than it may.
+    TimedOut,
+    /// Its crashes are used up.
+    Dead,
+}
+
+/// An error as a handler gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorFields<'a> {
+    /// A short name that programs match on.
+    pub code: &'a str,
+    /// A sentence for people.
+    pub message: &'a str,
+    /// JSON that the handler attached.
+    pub data: Option<&'a [u8]>,
+}
+
+/// A job that goes back to its lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Return<'a> {
+    /// The job.
+    pub id: JobId,
+    /// What sent it back.
+    pub cause: Cause,
+    /// The lease that held it.
+    pub token: Token,
+    /// Not before this instant; `None` means at once.
+    pub due: Option<WallMs>,
+    /// Whether it must travel in a batch of one from now on.
+    pub alone: bool,
+    /// Counted tries so far.
+    pub attempts: u32,
+    /// Counted crashes so far.
+    pub crashes: u32,
+    /// The error of the try that ended.
+    pub error: Option<ErrorFields<'a>>,
+}
+
+/// What ended a lease on a job without settling it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The worker gave it back; nothing is counted.
+    Released,
+    /// The batch never reached its worker; nothing is counted.
+    Undelivered,
+    /// The lease's term ran out; a crash is counted.
+    Expired,
+    /// The worker crashed, or its lease could not be restored; a crash is counted.
+    Crashed,
+    /// The batch failed as a whole; nothing is counted unless the job was alone.
+    BatchFailed,
+    /// A retryable error; an attempt is counted.
+    Error,
+    /// A final settle did not name it; an attempt is counted.
+    MissingOutcome,
+}
