@@ -23,9 +23,14 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose `mono` starts at zero now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clocks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clocks"
+    )]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 }
 
@@ -36,18 +41,30 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clocks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clocks"
+    )]
     fn now(&self) -> Now {
         let mono = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Now { mono: Mono(mono), wall: WallMs(u64::try_from(wall).unwrap_or(u64::MAX)) }
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        Now {
+            mono: Mono(mono),
+            wall: WallMs(u64::try_from(wall).unwrap_or(u64::MAX)),
+        }
     }
 }
 
 /// `mono` later by a duration, saturating.
 #[must_use]
 pub fn after(mono: Mono, duration: Duration) -> Mono {
-    Mono(mono.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    Mono(
+        mono.0
+            .saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
+    )
 }
 
 /// How long from `earlier` to `later`; zero if it is not later.

@@ -60,7 +60,9 @@ fn is_name(name: &str, also: &[u8]) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= NAME_BYTES_MAX
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || also.contains(b))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || also.contains(b))
 }
 
 /// Bytes and what they are: a job's data, or its result.

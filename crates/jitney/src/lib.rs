@@ -1,5 +1,10 @@
 //! jitney: a durable micro-batching job dispatcher.
 
 pub mod bus;
+pub mod dispatcher;
+pub mod driver;
+
 pub mod clock;
 pub mod job;
+pub mod limits;
+pub mod policy;

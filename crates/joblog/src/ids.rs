@@ -101,7 +101,11 @@ impl Token {
     /// Reads a token as [`Token`]'s `Display` writes it; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() != 40 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if text.len() != 40
+            || !text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
             return None;
         }
         Some(Self {
@@ -118,7 +122,11 @@ mod tests {
 
     #[test]
     fn a_token_reads_back_as_it_was_written_and_nothing_else_does() {
-        let token = Token { node: 0xdead_beef, epoch: 7, sequence: u64::MAX };
+        let token = Token {
+            node: 0xdead_beef,
+            epoch: 7,
+            sequence: u64::MAX,
+        };
         assert_eq!(Token::parse(&token.to_string()), Some(token));
         for wrong in ["", "xyz", &"g".repeat(40), &"A".repeat(40), &"é".repeat(20)] {
             assert_eq!(Token::parse(wrong), None, "{wrong}");

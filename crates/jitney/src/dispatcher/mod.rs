@@ -1,0 +1,3 @@
+//! The dispatcher decides: which jobs form the next batch, for whom, and when; leases and retries.
+
+pub mod event;

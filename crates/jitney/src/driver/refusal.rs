@@ -1,0 +1,108 @@
+//! Why a call is refused: one variant per stable error code of the contract.
+
+use std::time::Duration;
+
+/// A refusal. Nothing of the call was done, except where a variant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Too many unsettled jobs, or bytes on disk. Retry after a while.
+    #[error("the queue is full: `{what}` is {limit}")]
+    QueueFull {
+        /// Which limit: `jobs_max` or `log_bytes_max`.
+        what: &'static str,
+        /// Its value.
+        limit: u64,
+        /// The time the backlog needs at the present rate.
+        retry_after: Duration,
+    },
+    /// Too many idempotency keys. Retry after a while, or submit without one.
+    #[error("{limit} idempotency keys are held, which is `keys_max`; none is forgotten early")]
+    KeysFull {
+        /// The limit.
+        limit: u64,
+    },
+    /// Too many waiting callers; nothing was submitted. Retry after a while, or submit without wait.
+    #[error("{limit} callers are waiting, which is `waiters_max`; nothing was submitted")]
+    TooManyWaiters {
+        /// The limit.
+        limit: u64,
+    },
+    /// Too many processors. An operator's affair.
+    #[error("{limit} processors exist, which is `processors_max`")]
+    TooManyProcessors {
+        /// The limit.
+        limit: u64,
+    },
+    /// The disk is full. Retry after a while: nothing of the call is stored.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The server is stopping. Retry against another, or after a while.
+    #[error("the server is draining")]
+    Draining,
+    /// The server still reads its log.
+    #[error("the server is recovering")]
+    Recovering,
+    /// A sync failed: whether the call was stored is known only after the restart.
+    #[error("a write to the log failed; whether it was stored is known after the restart")]
+    OutcomeUnknown,
+    /// No such job, or its time is over.
+    #[error("no such job; it may have expired")]
+    UnknownJob,
+    /// The token was never made by this server.
+    #[error("no such lease")]
+    UnknownLease,
+    /// Every job of the lease is lost.
+    #[error("the lease is lost: all of its jobs are settled or leased again")]
+    LeaseLost,
+    /// The id was used for another job.
+    #[error("this id was used with other content")]
+    IdReused,
+    /// The key was used for another job.
+    #[error("this idempotency key was used with other content")]
+    IdempotencyKeyReused,
+    /// The job's data, or a result, is too large.
+    #[error("{what} is {bytes} bytes; `max_job_bytes` is {limit}")]
+    JobTooLarge {
+        /// `data` or `result`.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// An outcome with its children is too large.
+    #[error("the outcome and its children are {bytes} bytes; `max_body_bytes` is {limit}")]
+    BodyTooLarge {
+        /// Their size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A value inside a settle that the edge found wrong.
+    #[error("{detail}")]
+    InvalidValue {
+        /// What is wrong, what is right.
+        detail: String,
+        /// JSON pointer to it.
+        pointer: String,
+    },
+    /// A field inside a settle that nobody knows.
+    #[error("{detail}")]
+    UnknownField {
+        /// Which, and the nearest known one.
+        detail: String,
+        /// JSON pointer to it.
+        pointer: String,
+    },
+    /// A field inside a settle that must be there.
+    #[error("{detail}")]
+    MissingField {
+        /// Which.
+        detail: String,
+        /// JSON pointer to it.
+        pointer: String,
+    },
+    /// A bug or a failing medium: a stored record could not be read.
+    #[error("{0}")]
+    Internal(String),
+}

@@ -1,0 +1,57 @@
+//! The bounds of the server: each has its error, and a reason.
+
+use std::time::Duration;
+
+/// What the server refuses to exceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Unsettled jobs, over all processors. 10M: about 2 GB of index.
+    pub jobs_max: u64,
+    /// A job's data, and each result, bytes. 1 MiB: larger things belong in a store, with a link in the job.
+    pub job_bytes_max: u64,
+    /// A request's body, bytes; also an outcome with its children. 16 MiB.
+    pub body_bytes_max: u64,
+    /// Callers waiting for an outcome. 20k: each holds a connection.
+    pub waiters_max: u64,
+    /// Open connections. 25k, and at most the open-file limit less 512.
+    pub connections_max: u64,
+    /// Processors, each with three lanes and its metrics. 1,000.
+    pub processors_max: u64,
+    /// Child jobs of one outcome. 1,000.
+    pub children_max: u64,
+    /// The longest wait of a submit, a read or a lease poll. 5 min.
+    pub wait_max: Duration,
+    /// Bytes on disk at which new work is refused. `None`: 80 % of the disk, found at start.
+    pub log_bytes_max: Option<u64>,
+    /// Idempotency keys in memory. 4M: about 200 MB.
+    pub keys_max: u64,
+    /// Finished jobs that stay readable. 10M.
+    pub results_max: u64,
+    /// Bytes of their results on disk. 8 GiB.
+    pub result_bytes_max: u64,
+    /// How long a finished job stays readable. 1 h.
+    pub result_ttl: Duration,
+    /// How long an idempotency key or a client's id is remembered after its job ended. 24 h.
+    pub key_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            jobs_max: 10_000_000,
+            job_bytes_max: 1 << 20,
+            body_bytes_max: 16 << 20,
+            waiters_max: 20_000,
+            connections_max: 25_000,
+            processors_max: 1_000,
+            children_max: 1_000,
+            wait_max: Duration::from_mins(5),
+            log_bytes_max: None,
+            keys_max: 4_000_000,
+            results_max: 10_000_000,
+            result_bytes_max: 8 << 30,
+            result_ttl: Duration::from_hours(1),
+            key_ttl: Duration::from_hours(24),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! How jobs gather into batches, who goes first, and what happens when a try fails.
+//!
+//! A [`PolicyBook`] holds what was written, as patches over the defaults; [`PolicyBook::resolve`] gives the
+//! [`Policy`] in force for one processor, group and priority. Narrower wins: group over priority over
+//! processor over default.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::job::{Group, Priority, Processor};
+
+/// Everything that is decided by configuration about one kind of job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Most jobs in a batch. Default 64; 1 for REALTIME, whatever is written.
+    pub max_jobs: u32,
+    /// Most wire bytes in a batch, checked before a job is added; a single larger job goes alone. Default 1 MiB.
+    pub max_bytes: u64,
+    /// NORMAL: this many jobs close a batch. Default 8, or `max_jobs` if smaller.
+    pub min_jobs: u32,
+    /// The oldest job waits at most this long for others. Default 0 REALTIME, 5 ms NORMAL, 250 ms SLOW.
+    pub max_delay: Duration,
+    /// NORMAL: a batch closes at once while nothing of its queue is in flight. Default on.
+    pub idle_flush: bool,
+    /// The share of the jobs dispatched that this lane is owed while lanes above it are busy.
+    pub lower_lane_share: LaneShare,
+    /// How long a lease lasts without a heartbeat. Default 30 s.
+    pub lease: Duration,
+    /// How often a worker should extend. Default a third of `lease`.
+    pub heartbeat: Duration,
+    /// A lease ends this long after it was granted, heartbeats or not. Default 10 min.
+    pub batch_timeout: Duration,
+    /// Counted tries before a job is given up. Default 5.
+    pub max_attempts: u32,
+    /// Delay before the second try; doubles with each. Default 200 ms.
+    pub backoff: Duration,
+    /// The longest delay between tries. Default 60 s.
+    pub backoff_max: Duration,
+    /// Crashes after which a job that is alone is given up. Default 3.
+    pub max_crashes: u32,
+    /// How long a finished job stays readable. `None`: the server's `result_ttl`.
+    pub result_ttl: Option<Duration>,
+}
+
+/// A lower lane is owed one job after so many jobs of the lanes above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneShare {
+    /// Jobs of the lanes above per owed job: 15 for a share of 1/16. `None`: strict priority, never owed.
+    pub above: Option<u32>,
+}
+
+/// What one table of the configuration says; absent means "as the wider table has it".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyPatch {
+    /// See [`Policy::max_jobs`].
+    pub max_jobs: Option<u32>,
+    /// See [`Policy::max_bytes`].
+    pub max_bytes: Option<u64>,
+    /// See [`Policy::min_jobs`].
+    pub min_jobs: Option<u32>,
+    /// See [`Policy::max_delay`].
+    pub max_delay: Option<Duration>,
+    /// See [`Policy::idle_flush`].
+    pub idle_flush: Option<bool>,
+    /// See [`Policy::lower_lane_share`].
+    pub lower_lane_share: Option<LaneShare>,
+    /// See [`Policy::lease`].
+    pub lease: Option<Duration>,
+    /// See [`Policy::heartbeat`].
+    pub heartbeat: Option<Duration>,
+    /// See [`Policy::batch_timeout`].
+    pub batch_timeout: Option<Duration>,
+    /// See [`Policy::max_attempts`].
+    pub max_attempts: Option<u32>,
+    /// See [`Policy::backoff`].
+    pub backoff: Option<Duration>,
+    /// See [`Policy::backoff_max`].
+    pub backoff_max: Option<Duration>,
+    /// See [`Policy::max_crashes`].
+    pub max_crashes: Option<u32>,
+    /// See [`Policy::result_ttl`].
+    pub result_ttl: Option<Duration>,
+}
+
+/// What is written for one processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessorPolicy {
+    /// `[processor.NAME]`.
+    pub base: PolicyPatch,
+    /// `[processor.NAME.priority.PRIORITY]`, by [`Priority::index`].
+    pub priorities: [PolicyPatch; 3],
+    /// `[processor.NAME.group.GROUP]`. A group named here is never mixed with others in a batch.
+    pub groups: BTreeMap<Group, PolicyPatch>,
+}
+
+/// All that is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyBook {
+    /// By processor; one that is absent has the defaults.
+    pub processors: BTreeMap<Processor, ProcessorPolicy>,
+}
+
+impl Default for LaneShare {
+    fn default() -> Self {
+        Self { above: Some(15) }
+    }
+}
+
+impl PolicyBook {
+    /// The policy in force for these.
+    #[must_use]
+    pub fn resolve(&self, processor: &Processor, group: &Group, priority: Priority) -> Policy {
+        let mut patch = PolicyPatch::default();
+        if let Some(written) = self.processors.get(processor) {
+            patch.lay(&written.base);
+            patch.lay(&written.priorities[priority.index()]);
+            if let Some(group) = written.groups.get(group) {
+                patch.lay(group);
+            }
+        }
+        patch.over_defaults(priority)
+    }
+
+    /// Whether the group has a policy of its own, so that its jobs are never mixed with others.
+    #[must_use]
+    pub fn stands_apart(&self, processor: &Processor, group: &Group) -> bool {
+        self.processors
+            .get(processor)
+            .is_some_and(|written| written.groups.contains_key(group))
+    }
+}
+
+impl PolicyPatch {
+    /// Takes over whatever `narrower` says.
+    pub fn lay(&mut self, narrower: &Self) {
+        macro_rules! take { ($($field:ident),*) => { $( if narrower.$field.is_some() { self.$field = narrower.$field; } )* } }
+        take!(
+            max_jobs,
+            max_bytes,
+            min_jobs,
+            max_delay,
+            idle_flush,
+            lower_lane_share,
+            lease,
+            heartbeat,
+            batch_timeout,
+            max_attempts,
+            backoff,
+            backoff_max,
+            max_crashes,
+            result_ttl
+        );
+    }
+
+    /// The policy that this patch makes of the defaults of a lane.
+    #[must_use]
+    pub fn over_defaults(&self, priority: Priority) -> Policy {
+        let isolated = priority == Priority::Realtime;
+        let max_jobs = if isolated {
+            1
+        } else {
+            self.max_jobs.unwrap_or(64).max(1)
+        };
+        let lease = self.lease.unwrap_or(Duration::from_secs(30));
+        let delay = match priority {
+            Priority::Realtime => Duration::ZERO,
+            Priority::Normal => Duration::from_millis(5),
+            Priority::Slow => Duration::from_millis(250),
+        };
+        Policy {
+            max_jobs,
+            max_bytes: self.max_bytes.unwrap_or(1 << 20),
+            min_jobs: self.min_jobs.unwrap_or(8).clamp(1, max_jobs),
+            max_delay: if isolated {
+                delay
+            } else {
+                self.max_delay.unwrap_or(delay)
+            },
+            idle_flush: self.idle_flush.unwrap_or(true),
+            lower_lane_share: self.lower_lane_share.unwrap_or_default(),
+            lease,
+            heartbeat: self.heartbeat.unwrap_or(lease / 3),
+            batch_timeout: self.batch_timeout.unwrap_or(Duration::from_mins(10)),
+            max_attempts: self.max_attempts.unwrap_or(5).max(1),
+            backoff: self.backoff.unwrap_or(Duration::from_millis(200)),
+            backoff_max: self.backoff_max.unwrap_or(Duration::from_mins(1)),
+            max_crashes: self.max_crashes.unwrap_or(3).max(1),
+            result_ttl: self.result_ttl,
+        }
+    }
+}
