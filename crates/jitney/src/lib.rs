@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod dispatcher;
 pub mod driver;
+pub mod server;
 
 pub mod clock;
 pub mod job;

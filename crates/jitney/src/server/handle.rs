@@ -1,0 +1,191 @@
+//! The asynchronous side of the driver's port: cheap handles that call the driver and await its answer.
+//!
+//! In: calls from HTTP handlers and in-process workers. Out: messages on the port's channel. The channel
+//! itself is unbounded, its content is not: a call is admitted only while fewer than `calls_max` are open,
+//! and every notice (`Gone`, `Delivered`, `Undelivered`) belongs to an admitted call, so that a notice is
+//! never refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::driver::port::{Answer, CallId, Command};
+use crate::driver::refusal::Refusal;
+use crate::job::Token;
+use crate::policy::PolicyBook;
+
+/// Calls the driver. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// An answer on its way to the caller.
+#[derive(Debug)]
+pub struct Reply {
+    /// What the driver said.
+    pub answer: Answer,
+    /// Present where the answer carries batches: whoever writes them to the worker says so here.
+    pub delivery: Option<Delivery>,
+}
+
+/// The duty to report whether batches reached their worker. Dropping it reports that they did not.
+#[derive(Debug)]
+pub struct Delivery {
+    tokens: Vec<Token>,
+    messages: Sender<Message>,
+}
+
+/// What travels to the driver's thread.
+#[derive(Debug)]
+pub(super) enum Message {
+    Call(CallId, Command, oneshot::Sender<Reply>),
+    Gone(CallId),
+    Delivered(Vec<Token>),
+    Undelivered(Vec<Token>),
+    Policies(PolicyBook),
+    Stop {
+        grace: Duration,
+    },
+    /// Something else happened that the driver should look at: a commit ended.
+    Nudge,
+}
+
+#[derive(Debug)]
+struct Shared {
+    messages: Sender<Message>,
+    /// Names the next call.
+    next_call: AtomicU64,
+    /// Calls without an answer; each handler adds itself and takes itself away.
+    open_calls: AtomicUsize,
+    /// The bound on `open_calls`.
+    calls_max: usize,
+}
+
+impl Handle {
+    pub(super) fn new(messages: Sender<Message>, calls_max: usize) -> Self {
+        let shared = Shared {
+            messages,
+            next_call: AtomicU64::new(1),
+            open_calls: AtomicUsize::new(0),
+            calls_max,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Calls the driver and waits for its answer. Dropping the future tells the driver that the caller
+    /// is gone; what was made durable meanwhile stays.
+    pub async fn call(&self, command: Command) -> Reply {
+        let Some(open) = self.admit() else {
+            let limit = u64::try_from(self.shared.calls_max).unwrap_or(u64::MAX);
+            return Reply::refused(Refusal::TooManyWaiters { limit });
+        };
+        let (sender, receiver) = oneshot::channel();
+        if self
+            .shared
+            .messages
+            .send(Message::Call(open.call, command, sender))
+            .is_err()
+        {
+            return Reply::refused(Refusal::Draining);
+        }
+        let mut gone = GoneGuard { open, armed: true };
+        let reply = receiver.await;
+        gone.armed = false;
+        // The driver answers every call before it ends, unless a sync failed under it.
+        reply.unwrap_or_else(|_| Reply::refused(Refusal::OutcomeUnknown))
+    }
+
+    /// Puts new policies in force.
+    pub fn set_policies(&self, policies: PolicyBook) {
+        self.send(Message::Policies(policies));
+    }
+
+    /// Asks the driver to drain and end.
+    pub fn stop(&self, grace: Duration) {
+        self.send(Message::Stop { grace });
+    }
+
+    /// Wakes the driver, so that it looks at its bus.
+    pub(super) fn nudge(&self) {
+        self.send(Message::Nudge);
+    }
+
+    /// A driver that ended needs no notice.
+    fn send(&self, message: Message) {
+        drop(self.shared.messages.send(message));
+    }
+
+    fn admit(&self) -> Option<OpenCall> {
+        if self.shared.open_calls.fetch_add(1, Ordering::Relaxed) >= self.shared.calls_max {
+            self.shared.open_calls.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let call = CallId(self.shared.next_call.fetch_add(1, Ordering::Relaxed));
+        Some(OpenCall {
+            call,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+}
+
+impl Reply {
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self {
+            answer: Answer::Refused(refusal),
+            delivery: None,
+        }
+    }
+}
+
+impl Delivery {
+    pub(super) fn new(tokens: Vec<Token>, messages: Sender<Message>) -> Self {
+        Self { tokens, messages }
+    }
+
+    /// The batches were written to the worker's connection.
+    pub fn delivered(mut self) {
+        let tokens = std::mem::take(&mut self.tokens);
+        drop(self.messages.send(Message::Delivered(tokens)));
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if !self.tokens.is_empty() {
+            let tokens = std::mem::take(&mut self.tokens);
+            drop(self.messages.send(Message::Undelivered(tokens)));
+        }
+    }
+}
+
+/// Counts one open call.
+struct OpenCall {
+    call: CallId,
+    shared: Arc<Shared>,
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.shared.open_calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reports a caller that went away before its answer.
+struct GoneGuard {
+    open: OpenCall,
+    armed: bool,
+}
+
+impl Drop for GoneGuard {
+    fn drop(&mut self) {
+        if self.armed {
+            drop(self.open.shared.messages.send(Message::Gone(self.open.call)));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The server: the threads and tasks around the driver, from the socket to a clean stop.
+
+pub mod handle;
+pub mod port;
