@@ -28,6 +28,11 @@ impl Processor {
         is_name(name, b"_-").then(|| Self(Arc::from(name)))
     }
 
+    /// A name that was checked before it was stored.
+    pub(crate) fn trusted(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -41,6 +46,11 @@ impl Group {
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         is_name(name, b"_-.").then(|| Self(Arc::from(name)))
+    }
+
+    /// A name that was checked before it was stored.
+    pub(crate) fn trusted(name: &str) -> Self {
+        Self(Arc::from(name))
     }
 
     /// The name.

@@ -283,6 +283,12 @@ pub struct Extended {
     pub lost: Vec<JobId>,
     /// Jobs taken back from their lane after the term ran out: the driver writes their dispatch again.
     pub retaken: Vec<JobId>,
+    /// Who holds the lease; for that record.
+    pub worker: Arc<str>,
+    /// Whether the worker lives in this process; for that record.
+    pub in_process: bool,
+    /// The poll's own id; for that record.
+    pub request_id: Option<Arc<str>>,
 }
 
 /// Where an unsettled job is.

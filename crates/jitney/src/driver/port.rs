@@ -24,6 +24,9 @@ pub trait Port {
     /// The next thing from outside, or `None` if there is nothing now. Never blocks.
     fn take(&mut self) -> Option<Inbound>;
 
+    /// Whether the caller of this open call is still there.
+    fn waits(&self, call: CallId) -> bool;
+
     /// Answers a call. The driver answers each call once. A caller that is gone is the port's affair.
     fn answer(&mut self, call: CallId, answer: Answer);
 }

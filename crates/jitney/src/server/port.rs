@@ -77,6 +77,10 @@ impl Port for ChannelPort {
         }
     }
 
+    fn waits(&self, call: CallId) -> bool {
+        self.callers.contains_key(&call)
+    }
+
     fn answer(&mut self, call: CallId, answer: Answer) {
         let tokens = match &answer {
             Answer::Leased(leased) => leased.batches.iter().map(|batch| batch.token).collect(),
