@@ -96,6 +96,9 @@ pub struct Settle {
     pub outcomes: Vec<(JobId, Report)>,
     /// The batch failed as a whole: every unsettled job of the lease is split off.
     pub failed: bool,
+    /// With `failed`: the program that ran the batch died, so the unsettled jobs count a crash each, as if the
+    /// lease had run out.
+    pub crashed: bool,
     /// The lease ends: a job left unnamed counts as a failed try.
     pub last: bool,
 }

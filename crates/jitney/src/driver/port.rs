@@ -150,7 +150,13 @@ pub enum SettleBody {
         last: bool,
     },
     /// The batch failed as a whole.
-    Failed(JobError),
+    Failed {
+        /// With what.
+        error: JobError,
+        /// The program that ran the batch died: each unsettled job counts a crash, as if its lease had run out,
+        /// instead of the batch being split.
+        crashed: bool,
+    },
 }
 
 /// What a worker says of one job.
