@@ -9,3 +9,4 @@ pub mod clock;
 pub mod job;
 pub mod limits;
 pub mod policy;
+pub mod units;
