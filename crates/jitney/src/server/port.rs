@@ -23,6 +23,10 @@ pub struct ChannelPort {
 
 /// A port and its handle. `calls_max` bounds the calls that are open at once.
 #[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`calls_max` bounds what is in it, see handle.rs"
+)]
 pub fn port(calls_max: usize) -> (Handle, ChannelPort) {
     let (sender, receiver) = channel();
     let handle = Handle::new(sender.clone(), calls_max);
