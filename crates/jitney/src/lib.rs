@@ -6,6 +6,7 @@ pub mod driver;
 pub mod server;
 
 pub mod clock;
+pub mod entropy;
 pub mod job;
 pub mod limits;
 pub mod policy;
