@@ -280,6 +280,8 @@ pub struct Requeue {
 pub struct Extended {
     /// Who asked.
     pub request: RequestId,
+    /// The lease.
+    pub token: Token,
     /// How long until the lease ends; `None`: every job of it is lost.
     pub term: Option<Duration>,
     /// Jobs of the lease that another lease holds, or that ended otherwise.
