@@ -6,6 +6,7 @@ pub mod driver;
 pub mod server;
 
 pub mod clock;
+pub mod config;
 pub mod entropy;
 pub mod job;
 pub mod limits;

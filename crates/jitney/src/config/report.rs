@@ -1,0 +1,180 @@
+//! What is wrong with a configuration, where, and what to do about it, as people read it.
+
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A place in a file.
+    File(FilePlace),
+    /// An environment variable, by name.
+    Environment(String),
+    /// A flag, as it is written.
+    Flag(&'static str),
+}
+
+/// A place in a file, with the line that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePlace {
+    /// The file, as the user named it.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The character in that line, from 1.
+    pub column: usize,
+    /// The text of that line.
+    pub text: String,
+    /// How many characters of it are meant.
+    pub width: usize,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// What is wrong, with the names and numbers in it.
+    pub message: String,
+    /// Where.
+    pub place: Option<Place>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// All that is wrong with a configuration. Only the one who wrote it can fix it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one, in the order they were found.
+    pub complaints: Vec<Complaint>,
+}
+
+/// The mistakes so far.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Vec<Complaint>);
+
+impl Complaint {
+    /// A mistake at a place.
+    #[must_use]
+    pub fn new(message: impl Into<String>, place: impl Into<Option<Place>>) -> Self {
+        Self {
+            message: message.into(),
+            place: place.into(),
+            hint: None,
+        }
+    }
+
+    /// The same, with what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Complaints {
+    pub(super) fn push(&mut self, complaint: Complaint) {
+        self.0.push(complaint);
+    }
+
+    /// The value, unless there is something to complain about. Mistakes of a file come in its order.
+    pub(super) fn or<T>(mut self, value: T) -> Result<T, ConfigError> {
+        if self.0.is_empty() {
+            return Ok(value);
+        }
+        self.0.sort_by_key(|complaint| match &complaint.place {
+            Some(Place::File(place)) => (0, place.path.clone(), place.line, place.column),
+            _ => (1, PathBuf::new(), 0, 0),
+        });
+        Err(ConfigError { complaints: self.0 })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(place) => write!(f, "{}:{}:{}", place.path.display(), place.line, place.column),
+            Self::Environment(name) => write!(f, "the environment variable {name}"),
+            Self::Flag(name) => write!(f, "the flag {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.place {
+            Some(Place::File(place)) => place.draw(f)?,
+            Some(place) => write!(f, "\n  in {place}")?,
+            None => {}
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FilePlace {
+    fn draw(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let mut marks = String::new();
+        for character in self.text.chars().take(self.column - 1) {
+            // A tab keeps its width, whatever the terminal makes of it.
+            marks.push(if character == '\t' { '\t' } else { ' ' });
+        }
+        marks.push_str(&"^".repeat(self.width.max(1)));
+        let mut drawn = String::new();
+        let path = self.path.display();
+        write!(drawn, "\n {gutter}--> {path}:{}:{}", self.line, self.column)?;
+        write!(
+            drawn,
+            "\n {gutter} |\n {number} | {}\n {gutter} | {marks}",
+            self.text
+        )?;
+        f.write_str(&drawn)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, complaint) in self.complaints.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n\n")?;
+            }
+            complaint.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The name that was probably meant, if one is near enough.
+#[must_use]
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_ascii_lowercase();
+    known
+        .into_iter()
+        .map(|name| {
+            let distance = strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase());
+            (distance, name)
+        })
+        .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many names an error lists when none is near.
+const LISTED_MAX: usize = 12;
+
+/// "did you mean", or what there is.
+pub(super) fn suggestion<'a>(
+    written: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
+    if let Some(name) = nearest(written, known.clone()) {
+        return Some(format!("did you mean `{name}`?"));
+    }
+    let names: Vec<_> = known.into_iter().map(|name| format!("`{name}`")).collect();
+    (names.len() <= LISTED_MAX).then(|| format!("known here: {}", names.join(", ")))
+}
