@@ -1,2 +1,62 @@
-//! m
-fn main() {}
+//! The tasks of this repository. `cargo xtask` without arguments lists them.
+
+mod ci;
+mod step;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "\
+cargo xtask test    builds and runs every fast test: the one command to begin with
+cargo xtask tidy    checks what the compiler cannot: sizes, dependency directions, bans, links
+cargo xtask ci      everything that a change must pass, in the order of .ci/run
+cargo xtask sim     runs the simulator with the arguments that follow";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            step::say(&format!("xtask: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether the task passed; an error means that it could not run.
+fn run(arguments: &[String]) -> Result<bool> {
+    let root = root()?;
+    let Some((task, rest)) = arguments.split_first() else {
+        step::say(USAGE);
+        return Ok(true);
+    };
+    match task.as_str() {
+        "tidy" => no_more(rest).and_then(|()| tidy::run(&root)),
+        "test" => no_more(rest).and_then(|()| ci::test(&root)),
+        "ci" => no_more(rest).and_then(|()| ci::run(&root)),
+        "sim" => ci::sim(&root, rest),
+        "help" | "--help" | "-h" => {
+            step::say(USAGE);
+            Ok(true)
+        }
+        other => bail!("no task is named `{other}`\n{USAGE}"),
+    }
+}
+
+fn no_more(rest: &[String]) -> Result<()> {
+    match rest.first() {
+        Some(argument) => bail!("unexpected argument `{argument}`\n{USAGE}"),
+        None => Ok(()),
+    }
+}
+
+/// The root of the workspace, whatever the working directory is.
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let parent = here.parent().context("xtask lies in no workspace")?;
+    Ok(parent.to_owned())
+}
