@@ -1,6 +1,7 @@
 //! jitney: a durable micro-batching job dispatcher.
 
 pub mod bus;
+pub mod client;
 pub mod dispatcher;
 pub mod driver;
 pub mod server;

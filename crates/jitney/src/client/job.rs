@@ -1,0 +1,308 @@
+//! What the server tells about a job, its lanes and itself.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::error::Error;
+use super::wire;
+use crate::clock::WallMs;
+use crate::job::{Group, JobError, JobId, JobView, Priority, Processor, Reason, State, Status};
+
+/// A job as the server told it: what is known of its fields, and the answer itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    view: JobView,
+    json: Bytes,
+}
+
+impl Deref for Job {
+    type Target = JobView;
+
+    fn deref(&self) -> &JobView {
+        &self.view
+    }
+}
+
+impl Job {
+    /// The answer as the server wrote it, with fields that this client may not know.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        text(&self.json)
+    }
+
+    /// Whether it has an outcome, of whatever kind.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.view.status != Status::Submitted
+    }
+
+    /// Reads the result.
+    ///
+    /// # Errors
+    /// There is none, or it does not fit.
+    pub fn result_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        let bytes = self.view.result.as_ref().map_or(&[][..], |result| &result.bytes);
+        serde_json::from_slice(bytes)
+    }
+
+    pub(super) fn decode(json: Bytes) -> Result<Self, Error> {
+        let wire: Wire = wire::read(&json)?;
+        let view = wire.view().ok_or_else(|| Error::Protocol {
+            detail: "a job has a value that is none of its kind".to_owned(),
+            server_fault: false,
+        })?;
+        Ok(Self { view, json })
+    }
+}
+
+/// The lanes, as the server counts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lanes {
+    json: Bytes,
+}
+
+/// What the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    json: Bytes,
+}
+
+impl Lanes {
+    pub(super) fn new(json: Bytes) -> Self {
+        Self { json }
+    }
+
+    /// The answer of `/v1/lanes`, as the server wrote it.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        text(&self.json)
+    }
+}
+
+impl Info {
+    pub(super) fn new(json: Bytes) -> Self {
+        Self { json }
+    }
+
+    /// The answer of `/v1/info`, as the server wrote it.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        text(&self.json)
+    }
+}
+
+fn text(json: &Bytes) -> &str {
+    std::str::from_utf8(json).expect("the bytes parsed as JSON when they came, so they are UTF-8")
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(deserialize_with = "wire::id")]
+    id: JobId,
+    processor: String,
+    group: String,
+    #[serde(deserialize_with = "wire::priority")]
+    priority: Priority,
+    status: String,
+    state: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    attempts: u32,
+    #[serde(default)]
+    crashes: u32,
+    #[serde(default, deserialize_with = "wire::maybe_time")]
+    started_at: Option<WallMs>,
+    #[serde(default, deserialize_with = "wire::maybe_id")]
+    parent: Option<JobId>,
+    #[serde(default)]
+    children: u32,
+    #[serde(deserialize_with = "wire::time")]
+    submitted_at: WallMs,
+    #[serde(default, deserialize_with = "wire::maybe_time")]
+    finished_at: Option<WallMs>,
+    #[serde(default, deserialize_with = "wire::present")]
+    result: Option<Box<RawValue>>,
+    #[serde(default)]
+    result_base64: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+    #[serde(default)]
+    result_expired: bool,
+    #[serde(default)]
+    error: Option<WireError>,
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct WireError {
+    code: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    data: Option<Box<RawValue>>,
+}
+
+impl Wire {
+    /// `None` if a name is none of its kind, or the base64 is broken.
+    fn view(self) -> Option<JobView> {
+        let status = statuses().find(|status| status.name() == self.status)?;
+        // `null` is the result of a job that ended well, and the absence of one otherwise.
+        let json = self
+            .result
+            .filter(|json| status == Status::ProcessedOk || json.get() != "null");
+        let json = json.filter(|_| !self.result_expired);
+        let result = wire::payload(
+            json.as_deref(),
+            self.result_base64.as_deref(),
+            self.content_type.as_deref(),
+        );
+        Some(JobView {
+            id: self.id,
+            processor: Processor::parse(&self.processor)?,
+            group: Group::parse(&self.group)?,
+            priority: self.priority,
+            status,
+            state: states().find(|state| state.name() == self.state)?,
+            reason: match self.reason {
+                Some(name) => Some(reasons().find(|reason| crate::job::reason_name(*reason) == name)?),
+                None => None,
+            },
+            attempts: self.attempts,
+            crashes: self.crashes,
+            started_at: self.started_at,
+            parent: self.parent,
+            children: self.children,
+            submitted_at: self.submitted_at,
+            finished_at: self.finished_at,
+            result: result.ok()?,
+            result_expired: self.result_expired,
+            error: self.error.map(WireError::error),
+            key: self.key,
+            labels: self.labels.into_iter().collect(),
+        })
+    }
+}
+
+impl WireError {
+    fn error(self) -> JobError {
+        JobError {
+            code: self.code,
+            message: self.message,
+            data: self
+                .data
+                .map(|data| Bytes::copy_from_slice(data.get().as_bytes())),
+        }
+    }
+}
+
+fn statuses() -> impl Iterator<Item = Status> {
+    [
+        Status::Submitted,
+        Status::ProcessedOk,
+        Status::ProcessedError,
+        Status::BatchFailed,
+    ]
+    .into_iter()
+}
+
+fn states() -> impl Iterator<Item = State> {
+    [
+        State::Scheduled,
+        State::Queued,
+        State::Running,
+        State::Retrying,
+        State::Done,
+        State::Dead,
+    ]
+    .into_iter()
+}
+
+fn reasons() -> impl Iterator<Item = Reason> {
+    [
+        Reason::Exhausted,
+        Reason::Expired,
+        Reason::Cancelled,
+        Reason::TimedOut,
+        Reason::Dead,
+    ]
+    .into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: &str = r#"{"id":"0199b7a0-0000-7000-8000-000000000001","processor":"payments","group":"submit",
+        "priority":"REALTIME","status":"processed_ok","state":"done","reason":null,"attempts":1,"crashes":0,
+        "started":true,"parent":null,"children":0,"submitted_at":"2026-01-05T10:00:00.000Z",
+        "started_at":"2026-01-05T10:00:00.001Z","finished_at":"2026-01-05T10:00:00.002Z",
+        "result":{"b":1.0,  "a":1e400},"error":null,"key":"tenant-7","labels":{"order":"A-17"},"new":[1]}"#;
+
+    fn decode(json: &str) -> Job {
+        Job::decode(Bytes::copy_from_slice(json.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn a_result_keeps_its_bytes_and_unknown_fields_are_let_pass() {
+        let job = decode(DONE);
+        assert_eq!(
+            &job.result.as_ref().unwrap().bytes[..],
+            br#"{"b":1.0,  "a":1e400}"#
+        );
+        assert_eq!(job.finished_at.unwrap().0 - job.submitted_at.0, 2);
+        assert!(job.has_ended());
+        assert_eq!(job.json(), DONE);
+    }
+
+    #[test]
+    fn a_result_of_null_is_a_result_and_a_null_beside_an_error_is_none() {
+        let null = DONE.replace(r#"{"b":1.0,  "a":1e400}"#, "null");
+        let job = decode(&null);
+        assert_eq!(&job.result.as_ref().unwrap().bytes[..], b"null");
+        let failed = null.replace("processed_ok", "processed_error").replace(
+            r#""error":null"#,
+            r#""error":{"code":"x","message":"y","data":{"z": 1}}"#,
+        );
+        let job = decode(&failed);
+        assert_eq!(job.result, None);
+        assert_eq!(
+            job.error.as_ref().unwrap().data.as_deref(),
+            Some(&br#"{"z": 1}"#[..])
+        );
+    }
+
+    #[test]
+    fn a_result_of_bytes_is_read_back() {
+        let bytes = DONE.replace(
+            r#""result":{"b":1.0,  "a":1e400}"#,
+            r#""result_base64":"/wA=","content_type":"image/png""#,
+        );
+        let result = decode(&bytes).result.clone().unwrap();
+        assert_eq!(&result.bytes[..], &[0xff, 0]);
+        assert_eq!(result.content_type.as_deref(), Some("image/png"));
+    }
+
+    #[test]
+    fn what_is_no_job_is_an_error() {
+        for wrong in [
+            "",
+            "{}",
+            "[]",
+            &DONE.replace("NORMAL", "x").replace("REALTIME", "x"),
+        ] {
+            assert!(
+                Job::decode(Bytes::copy_from_slice(wrong.as_bytes())).is_err(),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The client against a scripted server.
+
+use std::time::Duration;
+
+use super::scripted::{Said, ScriptedServer};
+use super::*;
+use crate::job::Status;
+
+const ID: &str = "0199b7a0-0000-7000-8000-000000000001";
+
+fn job(status: &str) -> String {
+    format!(
+        r#"{{"id":"{ID}","processor":"orders","group":"default","priority":"NORMAL","status":"{status}","state":"{}",
+            "submitted_at":"2026-01-05T10:00:00.000Z","result":null,"workers":0,"did_you_mean":"order"}}"#,
+        if status == "submitted" { "queued" } else { "done" }
+    )
+}
+
+fn ok(status: &str) -> Said {
+    Some((200, "", job(status)))
+}
+
+fn problem(code: &str, retry: &str, headers: &'static str) -> Said {
+    Some((
+        503,
+        headers,
+        format!(r#"{{"code":"{code}","detail":"no","retry":"{retry}"}}"#),
+    ))
+}
+
+fn order() -> Submit {
+    Submit::json("orders", &serde_json::json!({"price": 10})).unwrap()
+}
+
+fn quick(server: &ScriptedServer) -> Builder {
+    Client::builder(&server.url).retries(Retries {
+        first_pause: Duration::from_millis(2),
+        ..Retries::default()
+    })
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
+    let replayed = Some((200, "idempotency-replayed: true\r\n", job("submitted")));
+    let server = ScriptedServer::answering(vec![None, None, replayed]).await;
+    let submitted = quick(&server).build().unwrap().submit(order()).await.unwrap();
+    assert!(submitted.replayed);
+    assert_eq!(submitted.workers, Some(0));
+    assert_eq!(submitted.did_you_mean.as_deref(), Some("order"));
+    let asked = server.asked();
+    assert_eq!(asked.len(), 3);
+    let keys: Vec<_> = asked
+        .iter()
+        .map(|asked| asked.header("idempotency-key"))
+        .collect();
+    assert!(keys[0].is_some_and(|key| key.len() == 32));
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_eq!(asked[0].line, "POST /v1/jobs HTTP/1.1");
+    assert_eq!(asked[0].body, r#"{"processor":"orders","data":{"price":10}}"#);
+}
+
+#[tokio::test]
+async fn two_submits_have_two_keys_and_an_id_needs_none() {
+    let server = ScriptedServer::start(|_| async { ok("submitted") }).await;
+    let client = Client::new(&server.url).unwrap();
+    client.submit(order()).await.unwrap();
+    client.submit(order()).await.unwrap();
+    client.submit(order().id(parse_id(ID).unwrap())).await.unwrap();
+    client.submit(order().idempotency_key("mine")).await.unwrap();
+    let asked = server.asked();
+    assert_ne!(
+        asked[0].header("idempotency-key"),
+        asked[1].header("idempotency-key")
+    );
+    assert_eq!(asked[2].header("idempotency-key"), None);
+    assert_eq!(asked[3].header("idempotency-key"), Some("mine"));
+}
+
+#[tokio::test]
+async fn without_a_key_a_lost_answer_is_the_callers_affair() {
+    let server = ScriptedServer::answering(vec![None, ok("submitted")]).await;
+    let client = quick(&server).own_keys(false).build().unwrap();
+    let error = client.submit(order()).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unreachable { sent: true, .. }),
+        "{error:?}"
+    );
+    assert!(!error.took_no_effect());
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_retried_as_it_says_and_a_final_one_is_handed_on() {
+    let server = ScriptedServer::answering(vec![
+        problem("queue_full", "after", "retry-after: 0\r\n"),
+        problem("outcome_unknown", "only_with_idempotency_key", ""),
+        Some((502, "", "<html>".to_owned())),
+        problem("job_too_large", "no", ""),
+    ])
+    .await;
+    let error = quick(&server).build().unwrap().submit(order()).await.unwrap_err();
+    let Error::Refused(problem) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((problem.code.as_str(), problem.status), ("job_too_large", 503));
+    assert_eq!(server.asked().len(), 4);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unreachable_and_nothing_was_sent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let client = Client::builder(&url).retries(Retries::none()).build().unwrap();
+    let error = client.submit(order()).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Unreachable { sent: false, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn waiting_goes_on_by_reading_until_the_job_has_ended() {
+    let server =
+        ScriptedServer::answering(vec![ok("submitted"), None, ok("submitted"), ok("processed_ok")]).await;
+    let client = quick(&server).build().unwrap();
+    let job = client
+        .submit_and_wait(order(), Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert_eq!(job.status, Status::ProcessedOk);
+    assert_eq!(job.result_as::<Option<u32>>().unwrap(), None);
+    let asked = server.asked();
+    assert_eq!(asked[0].line, "POST /v1/jobs?wait=30s HTTP/1.1");
+    assert!(
+        asked[3].line.starts_with(&format!("GET /v1/jobs/{ID}?wait=")),
+        "{}",
+        asked[3].line
+    );
+}
+
+#[tokio::test]
+async fn a_wait_that_ends_first_names_the_job_that_goes_on() {
+    let server = ScriptedServer::start(|_| async { ok("submitted") }).await;
+    let client = quick(&server).build().unwrap();
+    let error = client
+        .submit_and_wait(order(), Duration::from_millis(5))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::TimedOut { id, .. } if id.to_string() == ID),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_lease_still_says_what_became_of_each_outcome() {
+    let body = format!(r#"{{"code":"lease_lost","results":[{{"id":"{ID}","is":"late"}}]}}"#);
+    let server = ScriptedServer::answering(vec![Some((409, "", body))]).await;
+    let settle = Settle {
+        lease: "t".to_owned(),
+        body: SettleBody::Outcomes {
+            outcomes: vec![Outcome::release(parse_id(ID).unwrap())],
+            last: true,
+        },
+    };
+    let answer = Client::new(&server.url).unwrap().settle(&settle).await.unwrap();
+    assert_eq!(answer.results[0].is, SettleIs::Late);
+    let asked = server.asked();
+    assert_eq!(asked[0].line, "POST /v1/leases/t/settle HTTP/1.1");
+    assert_eq!(
+        asked[0].body,
+        format!(r#"{{"outcomes":[{{"id":"{ID}","release":true}}],"final":true}}"#)
+    );
+}
+
+#[tokio::test]
+async fn a_poll_that_gets_nothing_says_when_to_come_back() {
+    let server = ScriptedServer::answering(vec![Some((204, "retry-after: 1\r\n", String::new()))]).await;
+    let request = LeaseRequest::new("w-1");
+    let answer = Client::new(&server.url)
+        .unwrap()
+        .lease("orders", &request)
+        .await
+        .unwrap();
+    assert!(answer.batches.is_empty());
+    assert_eq!(answer.retry_after, Some(Duration::from_secs(1)));
+    assert_eq!(
+        server.asked()[0].body,
+        r#"{"worker":"w-1","slots":1,"wait":"0s"}"#
+    );
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_not_read() {
+    let server = ScriptedServer::start(|_| async { Some((200, "", "x".repeat(2000))) }).await;
+    let client = Client::builder(&server.url)
+        .answer_bytes_max(1000)
+        .build()
+        .unwrap();
+    assert!(matches!(client.info().await, Err(Error::Protocol { .. })));
+}
