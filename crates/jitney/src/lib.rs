@@ -4,12 +4,16 @@ pub mod bus;
 pub mod client;
 pub mod dispatcher;
 pub mod driver;
+pub mod http;
 pub mod server;
 
 pub mod clock;
 pub mod config;
 pub mod entropy;
+pub mod fingerprint;
 pub mod job;
 pub mod limits;
+pub mod metrics;
+pub mod near;
 pub mod policy;
 pub mod units;

@@ -1,0 +1,429 @@
+//! What goes wrong, as callers see it: stable codes, status codes, and whether to try again.
+//!
+//! In: refusals of the driver and what the edge itself finds wrong. Out: `application/problem+json`. This is
+//! the only file with error status codes; docs/errors.md explains each code, and a test keeps the two equal.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+
+use super::json::Json;
+use crate::driver::refusal::Refusal;
+
+/// The content type of every error.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// How long to stay away where nothing better is known.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+/// A full disk does not empty itself within a second.
+const RETRY_DISK: Duration = Duration::from_secs(5);
+
+/// A stable error code. Its place in docs/errors.md is `#` and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Code {
+    MalformedJson,
+    UnknownField,
+    MissingField,
+    InvalidValue,
+    Forbidden,
+    UnknownJob,
+    UnknownLease,
+    NotFound,
+    MethodNotAllowed,
+    NotAcceptable,
+    SlowBody,
+    LeaseLost,
+    ResultExpired,
+    JobTooLarge,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    IdempotencyKeyReused,
+    IdReused,
+    QueueFull,
+    KeysFull,
+    TooManyWaiters,
+    TooManyProcessors,
+    Internal,
+    Draining,
+    Recovering,
+    DiskFull,
+    OutcomeUnknown,
+    TooManyConnections,
+}
+
+/// Whether the same request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It will fail again.
+    No,
+    /// Whenever the caller likes.
+    Safe,
+    /// After `Retry-After`.
+    After,
+    /// It may have been done.
+    OnlyWithIdempotencyKey,
+}
+
+impl Code {
+    /// All codes, in the order of docs/errors.md.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 28] = [
+        Self::MalformedJson,
+        Self::UnknownField,
+        Self::MissingField,
+        Self::InvalidValue,
+        Self::Forbidden,
+        Self::UnknownJob,
+        Self::UnknownLease,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::SlowBody,
+        Self::LeaseLost,
+        Self::ResultExpired,
+        Self::JobTooLarge,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::IdempotencyKeyReused,
+        Self::IdReused,
+        Self::QueueFull,
+        Self::KeysFull,
+        Self::TooManyWaiters,
+        Self::TooManyProcessors,
+        Self::Internal,
+        Self::Draining,
+        Self::Recovering,
+        Self::DiskFull,
+        Self::OutcomeUnknown,
+        Self::TooManyConnections,
+    ];
+
+    /// Name, status, title, and whether to retry.
+    const fn row(self) -> (&'static str, u16, &'static str, Retry) {
+        use Retry::{After, No, OnlyWithIdempotencyKey, Safe};
+        match self {
+            Self::MalformedJson => ("malformed_json", 400, "The body is not JSON", No),
+            Self::UnknownField => ("unknown_field", 400, "A field is unknown", No),
+            Self::MissingField => ("missing_field", 400, "A field is missing", No),
+            Self::InvalidValue => ("invalid_value", 400, "A value is wrong", No),
+            Self::Forbidden => ("forbidden", 403, "Not allowed", No),
+            Self::UnknownJob => ("unknown_job", 404, "No such job", No),
+            Self::UnknownLease => ("unknown_lease", 404, "No such lease", No),
+            Self::NotFound => ("not_found", 404, "Nothing is here", No),
+            Self::MethodNotAllowed => ("method_not_allowed", 405, "Not with this method", No),
+            Self::NotAcceptable => ("not_acceptable", 406, "The answer would be JSON", No),
+            Self::SlowBody => ("slow_body", 408, "The body came too slowly", Safe),
+            Self::LeaseLost => ("lease_lost", 409, "The lease is lost", No),
+            Self::ResultExpired => ("result_expired", 410, "The result is gone", No),
+            Self::JobTooLarge => ("job_too_large", 413, "The job is too large", No),
+            Self::BodyTooLarge => ("body_too_large", 413, "The body is too large", No),
+            Self::UnsupportedMediaType => ("unsupported_media_type", 415, "The body must be JSON", No),
+            Self::IdempotencyKeyReused => (
+                "idempotency_key_reused",
+                422,
+                "The key stands for another job",
+                No,
+            ),
+            Self::IdReused => ("id_reused", 422, "The id is another job's", No),
+            Self::QueueFull => ("queue_full", 429, "The queue is full", After),
+            Self::KeysFull => ("keys_full", 429, "Too many idempotency keys", After),
+            Self::TooManyWaiters => ("too_many_waiters", 429, "Too many callers wait", After),
+            Self::TooManyProcessors => ("too_many_processors", 429, "Too many processors", No),
+            Self::Internal => ("internal", 500, "A bug, or a failing disk", OnlyWithIdempotencyKey),
+            Self::Draining => ("draining", 503, "The server is stopping", After),
+            Self::Recovering => ("recovering", 503, "The server is starting", After),
+            Self::DiskFull => ("disk_full", 503, "The disk is full", After),
+            Self::OutcomeUnknown => (
+                "outcome_unknown",
+                503,
+                "A write to the disk failed",
+                OnlyWithIdempotencyKey,
+            ),
+            Self::TooManyConnections => ("too_many_connections", 503, "Too many connections", After),
+        }
+    }
+
+    /// The name on the wire.
+    pub(crate) const fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The HTTP status.
+    pub(crate) const fn status(self) -> u16 {
+        self.row().1
+    }
+
+    /// A few words for people.
+    pub(crate) const fn title(self) -> &'static str {
+        self.row().2
+    }
+}
+
+impl Retry {
+    /// The name on the wire.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Safe => "safe",
+            Self::After => "after",
+            Self::OnlyWithIdempotencyKey => "only_with_idempotency_key",
+        }
+    }
+}
+
+/// One place where a body does not fit its schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// JSON pointer into the body.
+    pub(crate) pointer: String,
+    /// What is wrong there.
+    pub(crate) detail: String,
+}
+
+/// An error on its way to the caller. Boxed where it travels in a `Result`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    /// What is wrong and what would be right, in one line.
+    pub(crate) detail: String,
+    pub(crate) retry: Retry,
+    /// Set where `retry` is `After`.
+    pub(crate) retry_after: Option<Duration>,
+    /// The limit that was met; for `wait`, milliseconds.
+    pub(crate) limit: Option<u64>,
+    /// JSON pointer to the field at fault, or the name of the query parameter or header.
+    pub(crate) pointer: Option<String>,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// What handlers give back.
+pub(crate) type Result<T> = std::result::Result<T, Box<Problem>>;
+
+impl Problem {
+    /// A problem of this code.
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Box<Self> {
+        let retry = code.row().3;
+        Box::new(Self {
+            code,
+            detail: detail.into(),
+            retry,
+            retry_after: (retry == Retry::After).then_some(RETRY_SOON),
+            limit: None,
+            pointer: None,
+            violations: Vec::new(),
+        })
+    }
+
+    /// A value that is wrong: `pointer` names the field, query parameter or header.
+    pub(crate) fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Box<Self> {
+        let mut problem = Self::new(Code::InvalidValue, detail);
+        problem.pointer = Some(pointer.into());
+        problem
+    }
+
+    /// Adds the limit that was met.
+    pub(crate) fn limit(mut self: Box<Self>, limit: u64) -> Box<Self> {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Says that a write whose outcome is unknown may be repeated after all: the request carries what makes
+    /// its repeat harmless.
+    pub(crate) fn repeatable(mut self: Box<Self>) -> Box<Self> {
+        if self.retry == Retry::OnlyWithIdempotencyKey {
+            self.retry = Retry::Safe;
+        }
+        self
+    }
+
+    /// Writes the problem as a JSON object; also where an error stands inside an answer.
+    pub(crate) fn write(&self, json: &mut Json) {
+        let code = self.code.name();
+        json.open();
+        json.key("type");
+        json.plain(format_args!("/docs/errors#{code}"));
+        json.key("title");
+        json.string(self.code.title());
+        json.key("status");
+        json.number(u64::from(self.code.status()));
+        json.key("code");
+        json.string(code);
+        json.key("detail");
+        json.string(&self.detail);
+        json.key("retry");
+        json.string(self.retry.name());
+        if let Some(after) = self.retry_after {
+            json.key("retry_after_ms");
+            json.millis(after);
+        }
+        if let Some(limit) = self.limit {
+            json.key("limit");
+            json.number(limit);
+        }
+        if let Some(pointer) = &self.pointer {
+            json.key("pointer");
+            json.string(pointer);
+        }
+        if !self.violations.is_empty() {
+            json.key("violations");
+            json.open_list();
+            for violation in &self.violations {
+                json.open();
+                json.key("pointer");
+                json.string(&violation.pointer);
+                json.key("detail");
+                json.string(&violation.detail);
+                json.close();
+            }
+            json.close_list();
+        }
+        json.close();
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut json = Json::default();
+        self.write(&mut json);
+        let mut response = Response::new(Body::from(json.finish()));
+        *response.status_mut() = status(self.code.status());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, retry_after(after));
+        }
+        response
+    }
+}
+
+/// The head of a problem in raw HTTP, for a connection that is refused before it is one.
+pub(crate) fn raw_response(problem: &Problem) -> Vec<u8> {
+    let mut json = Json::default();
+    problem.write(&mut json);
+    let body = json.finish();
+    let status = status(problem.code.status());
+    let after = problem
+        .retry_after
+        .map(|after| format!("retry-after: {}\r\n", seconds(after)))
+        .unwrap_or_default();
+    let mut raw = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\n{after}connection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    raw.extend_from_slice(&body);
+    raw
+}
+
+/// A handler's error as a problem: the answer of a route whose job failed. `data` is JSON.
+pub(crate) fn job_problem(status_code: u16, code: &str, message: &str, data: Option<&[u8]>) -> Response<Body> {
+    let mut json = Json::default();
+    json.open();
+    json.key("type");
+    json.string("/docs/errors#job_failed");
+    json.key("title");
+    json.string("The job failed");
+    json.key("status");
+    json.number(u64::from(status_code));
+    json.key("code");
+    json.string(code);
+    json.key("detail");
+    json.string(message);
+    json.key("retry");
+    json.string(Retry::No.name());
+    if let Some(data) = data {
+        json.key("data");
+        json.raw(data);
+    }
+    json.close();
+    let mut response = Response::new(Body::from(json.finish()));
+    *response.status_mut() = status(status_code);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    response
+}
+
+/// `409` with the results of a settle whose every outcome came too late.
+pub(crate) const LEASE_LOST: StatusCode = StatusCode::CONFLICT;
+
+/// What [`crate::server::options::Route::status`] may say when nothing is written.
+pub(crate) const ROUTE_ERROR: u16 = 422;
+/// As [`ROUTE_ERROR`], when attempts are exhausted and for `batch_failed`.
+pub(crate) const ROUTE_EXHAUSTED: u16 = 502;
+
+/// Adds a header to a response of any kind.
+pub(crate) fn with_header(
+    mut response: Response<Body>,
+    name: HeaderName,
+    value: HeaderValue,
+) -> Response<Body> {
+    response.headers_mut().insert(name, value);
+    response
+}
+
+/// The value of `Retry-After`: whole seconds, rounded up.
+pub(crate) fn retry_after(after: Duration) -> HeaderValue {
+    HeaderValue::from(seconds(after))
+}
+
+fn seconds(after: Duration) -> u64 {
+    let whole = after.as_secs();
+    whole.saturating_add(u64::from(after.subsec_nanos() > 0)).max(1)
+}
+
+/// Every code in the table, and every code that a route may name, is a valid status.
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+impl From<Refusal> for Box<Problem> {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            Refusal::QueueFull {
+                limit, retry_after, ..
+            } => {
+                let mut problem = Problem::new(Code::QueueFull, detail).limit(limit);
+                problem.retry_after = Some(retry_after);
+                problem
+            }
+            Refusal::KeysFull { limit } => Problem::new(Code::KeysFull, detail).limit(limit),
+            Refusal::TooManyWaiters { limit } => Problem::new(Code::TooManyWaiters, detail).limit(limit),
+            Refusal::TooManyProcessors { limit } => Problem::new(Code::TooManyProcessors, detail).limit(limit),
+            Refusal::DiskFull => {
+                let mut problem = Problem::new(Code::DiskFull, detail);
+                problem.retry_after = Some(RETRY_DISK);
+                problem
+            }
+            Refusal::Draining => Problem::new(Code::Draining, detail),
+            Refusal::Recovering => Problem::new(Code::Recovering, detail),
+            Refusal::OutcomeUnknown => Problem::new(Code::OutcomeUnknown, detail),
+            Refusal::UnknownJob => Problem::new(Code::UnknownJob, detail),
+            Refusal::UnknownLease => Problem::new(Code::UnknownLease, detail),
+            Refusal::LeaseLost => Problem::new(Code::LeaseLost, detail),
+            Refusal::IdReused => Problem::new(Code::IdReused, detail),
+            Refusal::IdempotencyKeyReused => Problem::new(Code::IdempotencyKeyReused, detail),
+            Refusal::JobTooLarge { limit, .. } => Problem::new(Code::JobTooLarge, detail).limit(limit),
+            Refusal::BodyTooLarge { limit, .. } => Problem::new(Code::BodyTooLarge, detail).limit(limit),
+            Refusal::InvalidValue { pointer, .. } => at(Code::InvalidValue, detail, pointer),
+            Refusal::UnknownField { pointer, .. } => at(Code::UnknownField, detail, pointer),
+            Refusal::MissingField { pointer, .. } => at(Code::MissingField, detail, pointer),
+            Refusal::Internal(cause) => {
+                tracing::error!(cause, "a request failed inside");
+                Problem::new(
+                    Code::Internal,
+                    "the server failed inside; its log says how".to_owned(),
+                )
+            }
+        }
+    }
+}
+
+fn at(code: Code, detail: String, pointer: String) -> Box<Problem> {
+    let mut problem = Problem::new(code, detail);
+    problem.pointer = Some(pointer);
+    problem
+}

@@ -1,0 +1,200 @@
+//! Writes JSON answers straight into bytes, so that stored JSON is spliced in as it came.
+
+use std::fmt;
+use std::io::Write as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use crate::clock::WallMs;
+
+/// A JSON text under construction. Its user opens, names and closes in the right order; commas come by
+/// themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Json {
+    out: Vec<u8>,
+    /// Whether a comma goes before what comes next.
+    comma: bool,
+}
+
+impl Json {
+    /// A text that will need about this much room.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self {
+            out: Vec::with_capacity(bytes),
+            comma: false,
+        }
+    }
+
+    /// The text.
+    pub(crate) fn finish(self) -> Bytes {
+        Bytes::from(self.out)
+    }
+
+    /// `{`
+    pub(crate) fn open(&mut self) {
+        self.separate();
+        self.out.push(b'{');
+        self.comma = false;
+    }
+
+    /// `}`
+    pub(crate) fn close(&mut self) {
+        self.out.push(b'}');
+        self.comma = true;
+    }
+
+    /// `[`
+    pub(crate) fn open_list(&mut self) {
+        self.separate();
+        self.out.push(b'[');
+        self.comma = false;
+    }
+
+    /// `]`
+    pub(crate) fn close_list(&mut self) {
+        self.out.push(b']');
+        self.comma = true;
+    }
+
+    /// A field's name, written in the source: nothing in it needs escaping.
+    pub(crate) fn key(&mut self, name: &'static str) {
+        self.name(name);
+    }
+
+    /// A field's name that came from outside.
+    pub(crate) fn name(&mut self, name: &str) {
+        self.string(name);
+        self.out.push(b':');
+        self.comma = false;
+    }
+
+    /// A string, escaped.
+    pub(crate) fn string(&mut self, text: &str) {
+        self.separate();
+        serde_json::to_writer(&mut self.out, text).expect("writing into a vector cannot fail");
+        self.comma = true;
+    }
+
+    /// A string that needs no escaping: an id, a token, a time.
+    pub(crate) fn plain(&mut self, text: impl fmt::Display) {
+        self.separate();
+        write!(self.out, "\"{text}\"").expect("writing into a vector cannot fail");
+        self.comma = true;
+    }
+
+    /// A string or `null`.
+    pub(crate) fn string_or_null(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.string(text),
+            None => self.null(),
+        }
+    }
+
+    /// A number.
+    pub(crate) fn number(&mut self, number: u64) {
+        self.separate();
+        write!(self.out, "{number}").expect("writing into a vector cannot fail");
+        self.comma = true;
+    }
+
+    /// A duration in whole milliseconds.
+    pub(crate) fn millis(&mut self, duration: Duration) {
+        self.number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&mut self, value: bool) {
+        self.raw(if value { b"true" } else { b"false" });
+    }
+
+    /// `null`
+    pub(crate) fn null(&mut self) {
+        self.raw(b"null");
+    }
+
+    /// Bytes that are one JSON value.
+    pub(crate) fn raw(&mut self, value: &[u8]) {
+        self.separate();
+        self.out.extend_from_slice(value);
+        self.comma = true;
+    }
+
+    /// Any bytes, as a string in base64.
+    pub(crate) fn base64(&mut self, bytes: &[u8]) {
+        self.separate();
+        self.out.push(b'"');
+        let start = self.out.len();
+        let length = base64::encoded_len(bytes.len(), true).unwrap_or(0);
+        self.out.resize(start + length, 0);
+        let written = STANDARD
+            .encode_slice(bytes, &mut self.out[start..])
+            .unwrap_or_default();
+        self.out.truncate(start + written);
+        self.out.push(b'"');
+        self.comma = true;
+    }
+
+    /// An instant: RFC 3339, UTC, milliseconds.
+    pub(crate) fn time(&mut self, at: WallMs) {
+        let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+        match jiff::Timestamp::from_millisecond(millis) {
+            Ok(timestamp) => self.plain(format_args!("{timestamp:.3}")),
+            // Beyond the year 9999: a clock that wrong has no date.
+            Err(_) => self.null(),
+        }
+    }
+
+    /// An instant or `null`.
+    pub(crate) fn time_or_null(&mut self, at: Option<WallMs>) {
+        match at {
+            Some(at) => self.time(at),
+            None => self.null(),
+        }
+    }
+
+    fn separate(&mut self) {
+        if self.comma {
+            self.out.push(b',');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_stand_between_things_and_nowhere_else() {
+        let mut json = Json::default();
+        json.open();
+        json.key("a");
+        json.number(1);
+        json.key("b");
+        json.open_list();
+        json.string("x\"\n");
+        json.open();
+        json.close();
+        json.open();
+        json.key("c");
+        json.null();
+        json.close();
+        json.close_list();
+        json.key("d");
+        json.raw(b" { \"a\" : 1 } ");
+        json.key("e");
+        json.base64(&[0xff, 0x00]);
+        json.key("f");
+        json.time(WallMs(1_700_000_000_250));
+        json.key("g");
+        json.boolean(true);
+        json.close();
+        let text = String::from_utf8(json.finish().to_vec()).unwrap();
+        assert_eq!(
+            text,
+            r#"{"a":1,"b":["x\"\n",{},{"c":null}],"d": { "a" : 1 } ,"e":"/wA=","f":"2023-11-14T22:13:20.250Z","g":true}"#
+        );
+    }
+}
