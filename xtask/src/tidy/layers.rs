@@ -30,7 +30,7 @@ const LAYERS: &[Row] = &[
         "server client worker exec config bus metrics telemetry policy entropy",
     ),
     ("config", "server::options policy"),
-    ("metrics", "bus::Usage dispatcher::event::LaneStats"),
+    ("metrics", "bus::Usage dispatcher::event driver::port"),
     ("telemetry", ""),
     ("policy", ""),
     ("fingerprint", ""),
@@ -61,6 +61,7 @@ const LIBRARIES: &[(&str, &str, &str)] = &[
         "metrics",
         "names, units and labels live in one file",
     ),
+    ("getrandom", "entropy", "randomness comes in through one file"),
     (
         "tokio",
         "http server client worker exec cli telemetry main",

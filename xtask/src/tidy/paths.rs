@@ -1,4 +1,4 @@
-//! The paths that Rust code names, with `use` trees written out.
+//! The paths that Rust code names, with `use` trees written out and imported names followed.
 
 use super::rust::identifier;
 
@@ -29,6 +29,7 @@ impl CodePath {
 /// All paths in code whose comments and literals are blanked.
 pub(super) fn paths(code: &str) -> Vec<CodePath> {
     let mut found = Vec::new();
+    let mut imports: Vec<Vec<String>> = Vec::new();
     let mut at = 0;
     while at < code.len() {
         let word = identifier(&code[at..]);
@@ -39,10 +40,34 @@ pub(super) fn paths(code: &str) -> Vec<CodePath> {
                 at += identifier_tail(&code[at..]);
             }
         } else {
-            at = path(code, at, &[], &mut found);
+            let imported = found.len();
+            let is_use = word == "use";
+            at = path(
+                code,
+                if is_use { skip_space(code, at + 3) } else { at },
+                &[],
+                &mut found,
+            );
+            if is_use {
+                imports.extend(found[imported..].iter().map(|path| path.segments.clone()));
+            }
         }
     }
+    for path in &mut found {
+        follow(path, &imports);
+    }
     found
+}
+
+/// `Instant::now` becomes `tokio::time::Instant::now` where that is what the file imports.
+fn follow(path: &mut CodePath, imports: &[Vec<String>]) {
+    let first = &path.segments[0];
+    let import = imports
+        .iter()
+        .find(|import| import.last() == Some(first) && import[0] != *first);
+    if let Some(import) = import {
+        path.segments.splice(..1, import.iter().cloned());
+    }
 }
 
 fn identifier_tail(code: &str) -> usize {
@@ -141,6 +166,22 @@ mod tests {
         assert_eq!(
             names("fn f(self: &Self, x: u8) -> u8 { self.x }"),
             Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn an_imported_name_is_followed() {
+        assert_eq!(
+            names(
+                "use tokio::time::{self, Instant}; fn f() { Instant::now(); time::sleep(x); Other::now() }"
+            ),
+            [
+                "tokio::time",
+                "tokio::time::Instant",
+                "tokio::time::Instant::now",
+                "tokio::time::sleep",
+                "Other::now"
+            ]
         );
     }
 
