@@ -121,6 +121,17 @@ impl PolicyBook {
         patch.over_defaults(priority)
     }
 
+    /// The policy in force for a lane: for its share, and for all groups without a policy of their own.
+    #[must_use]
+    pub fn resolve_lane(&self, processor: &Processor, priority: Priority) -> Policy {
+        let mut patch = PolicyPatch::default();
+        if let Some(written) = self.processors.get(processor) {
+            patch.lay(&written.base);
+            patch.lay(&written.priorities[priority.index()]);
+        }
+        patch.over_defaults(priority)
+    }
+
     /// Whether the group has a policy of its own, so that its jobs are never mixed with others.
     #[must_use]
     pub fn stands_apart(&self, processor: &Processor, group: &Group) -> bool {

@@ -211,7 +211,8 @@ pub struct Past {
     pub alone: bool,
     /// When it was first handed to a worker.
     pub started: Option<WallMs>,
-    /// The last lease that held it; an outcome under this token still counts.
+    /// The last lease that held it; an outcome under this token still counts. `None` too where a settle under
+    /// it sent the job back (released, an error, a missing outcome, a failed batch): that token is spent.
     pub last_token: Option<Token>,
 }
 

@@ -1,3 +1,255 @@
 //! The dispatcher decides: which jobs form the next batch, for whom, and when; leases and retries.
+//!
+//! In: [`Event`]s, with the time. Out: [`Action`]s, and the instant at which it wants to be asked again.
+//! It owns every unsettled job's place, every lease and every pending poll, and does no I/O: no clock, no
+//! randomness, no order that differs between two runs. docs/state_machine.md draws its states; rows are
+//! named in the code (J4, L7).
+//!
+//! Invariants: a job is in one place; its last token is the only one whose word counts; a change is carried
+//! out when it is durable, never before; a batch is formed only for a poll.
 
+mod closing;
+mod commits;
+mod entry;
 pub mod event;
+mod forming;
+mod lane;
+mod leases;
+mod places;
+mod policies;
+mod polls;
+mod queue;
+mod rate;
+mod recovery;
+mod retry;
+mod settling;
+mod share;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::Identity;
+use crate::clock::{Mono, Now, between};
+use crate::dispatcher::commits::Commit;
+use crate::dispatcher::entry::{Groups, Jobs, Place};
+use crate::dispatcher::event::{Action, Event, JobStatus, LaneStats, PollId};
+use crate::dispatcher::lane::Lane;
+use crate::dispatcher::leases::Lease;
+use crate::dispatcher::polls::{Class, Pending, Request, RequestKey};
+use crate::dispatcher::queue::Queue;
+use crate::dispatcher::rate::Rate;
+use crate::dispatcher::slab::Slab;
+use crate::dispatcher::timers::Timers;
+use crate::job::{JobId, Priority, Processor, State, Token};
+use crate::policy::PolicyBook;
+
+/// The pure state machine of jobs, leases and batches.
+#[derive(Debug)]
+pub struct Dispatcher {
+    identity: Identity,
+    policies: PolicyBook,
+    /// The time of the present step.
+    now: Now,
+    jobs: Jobs,
+    groups: Groups,
+    queues: Slab<Queue>,
+    processors: Vec<ProcessorState>,
+    by_name: BTreeMap<Processor, usize>,
+    leases: BTreeMap<Token, Lease>,
+    /// The sequence of the next token.
+    next_sequence: u64,
+    /// Changes being written, by slot.
+    commits: BTreeMap<u32, Commit>,
+    polls: BTreeMap<PollId, Pending>,
+    requests: BTreeMap<RequestKey, Request>,
+    /// Polls so far; their order of waiting.
+    polled: u64,
+    /// Batches formed so far; when a lane became owed.
+    formed: u64,
+    timers: Timers,
+    /// Processors for which a batch may have become possible in this step, or their next timer changed.
+    touched: BTreeSet<usize>,
+    /// Jobs held by leases.
+    leased: usize,
+    stalled: bool,
+    draining: bool,
+}
+
+/// What belongs to one processor.
+#[derive(Debug)]
+struct ProcessorState {
+    name: Processor,
+    lanes: [Lane; 3],
+    /// Pending polls that ask for the same, the longest-waiting first.
+    classes: BTreeMap<Class, BTreeMap<u64, PollId>>,
+    /// Workers that poll or hold a lease, with how many of both.
+    workers: BTreeMap<Arc<str>, u32>,
+    ever_worked: bool,
+    /// When its next lingering batch closes.
+    linger: Option<Mono>,
+    rate: Rate,
+}
+
+impl Dispatcher {
+    /// A dispatcher without jobs. Its tokens are made of `identity`, which no other start shares.
+    #[must_use]
+    pub fn new(identity: Identity, policies: PolicyBook) -> Self {
+        Self {
+            identity,
+            policies,
+            now: Now::default(),
+            jobs: Jobs::new(identity.node),
+            groups: Groups::default(),
+            queues: Slab::new(),
+            processors: Vec::new(),
+            by_name: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            next_sequence: 1,
+            commits: BTreeMap::new(),
+            polls: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            polled: 0,
+            formed: 0,
+            timers: Timers::default(),
+            touched: BTreeSet::new(),
+            leased: 0,
+            stalled: false,
+            draining: false,
+        }
+    }
+
+    /// Takes one event at `now` and appends what is to be done to `actions`. What the event says comes before
+    /// whatever ends at this very instant: a heartbeat in time counts.
+    pub fn step(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
+        self.now = now;
+        match event {
+            Event::Arrived(arrival) => self.arrived(arrival),
+            Event::Recovered(lease) => self.recovered(lease, actions),
+            Event::Gone(job) => self.gone(job),
+            Event::Poll(poll) => self.poll(poll, actions),
+            Event::PollGone(poll) => self.poll_gone(poll),
+            Event::GrantWritten(token) => self.grant_written(token, actions),
+            Event::GrantFailed(token) => self.grant_failed(token, actions),
+            Event::Delivered(token) => self.delivered(token),
+            Event::Undelivered(token) => self.undelivered(token, actions),
+            Event::Settle(settle) => self.settle(settle, actions),
+            Event::Extend { request, token } => self.extend(request, token, actions),
+            Event::Committed(jobs) => self.committed(&jobs),
+            Event::CommitFailed(jobs) => self.commit_failed(&jobs),
+            Event::Policies(book) => self.change_policies(book),
+            Event::Stalled(stalled) => self.stall(stalled),
+            Event::Drain => self.drain(actions),
+            Event::Tick => {}
+        }
+        let ended_polls = self.fire(actions);
+        self.serve(actions);
+        self.end_polls(&ended_polls, actions);
+    }
+
+    /// When [`Event::Tick`] must be given if nothing else happens; `None` while nothing is awaited.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// Where an unsettled job is; `None` if it is not one.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<JobStatus> {
+        let slot = self.jobs.find(id)?;
+        let job = &self.jobs[slot];
+        let (attempts, crashes) = job.counts();
+        let leased = || self.commits.get(&slot).is_some_and(|commit| commit.leased);
+        let state = match job.place {
+            Place::Waiting if job.tried.is_some() => State::Retrying,
+            Place::Waiting => State::Scheduled,
+            Place::Fresh | Place::Back | Place::Unit => State::Queued,
+            Place::Committing if !leased() => State::Queued,
+            Place::Leased | Place::Committing => State::Running,
+        };
+        Some(JobStatus {
+            state,
+            attempts,
+            crashes,
+            started: job.tried.as_ref().and_then(|tried| tried.started),
+        })
+    }
+
+    /// Every lane of every processor that was ever named, counted at the last step.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<LaneStats> {
+        let mut lanes = Vec::with_capacity(self.processors.len() * 3);
+        for state in self.by_name.values().map(|&at| &self.processors[at]) {
+            for (priority, lane) in Priority::ALL.into_iter().zip(&state.lanes) {
+                let queued = lane
+                    .queues()
+                    .filter_map(|queue| self.queues[queue].oldest(&self.jobs));
+                let oldest = queued.chain(lane.oldest_in_units(&self.jobs)).min();
+                lanes.push(LaneStats {
+                    processor: state.name.clone(),
+                    priority,
+                    queued: lane.ready,
+                    running: lane.total - lane.ready - lane.waiting,
+                    retrying: lane.waiting,
+                    oldest_age: oldest.map(|clock| between(clock, self.now.mono)),
+                    workers: count(state.workers.len()),
+                    dispatched: lane.dispatched,
+                    arrived: lane.arrived,
+                    ended: lane.ended,
+                });
+            }
+        }
+        lanes
+    }
+
+    /// Workers that poll the processor now or hold a lease of it.
+    #[must_use]
+    pub fn workers(&self, processor: &Processor) -> u32 {
+        self.state_of(processor)
+            .map_or(0, |state| count(state.workers.len()))
+    }
+
+    /// Every processor that was named, and whether a worker ever asked for it.
+    pub fn processors(&self) -> impl Iterator<Item = (&Processor, bool)> {
+        self.by_name
+            .iter()
+            .map(|(name, &at)| (name, self.processors[at].ever_worked))
+    }
+
+    /// Unsettled jobs.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Jobs that a worker holds.
+    #[must_use]
+    pub fn leased_jobs(&self) -> usize {
+        self.leased
+    }
+
+    /// How long a job submitted now would wait at the rate at which jobs of the processor end; `None` if
+    /// none ended yet.
+    #[must_use]
+    pub fn predicted_wait(&self, processor: &Processor) -> Option<Duration> {
+        let state = self.state_of(processor)?;
+        let before: u64 = state.lanes.iter().map(|lane| lane.ready).sum();
+        state.rate.time_for(before + 1)
+    }
+
+    fn state_of(&self, processor: &Processor) -> Option<&ProcessorState> {
+        self.by_name.get(processor).map(|&at| &self.processors[at])
+    }
+}
+
+fn size(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}

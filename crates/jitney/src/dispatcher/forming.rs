@@ -1,0 +1,253 @@
+//! Forming batches for polls: which poll, which lane, which jobs.
+
+use crate::clock::Mono;
+use crate::dispatcher::closing::{Closing, Limits, Pile, closing};
+use crate::dispatcher::entry::Order;
+use crate::dispatcher::event::{Action, ClosedBy, Grant, PollId};
+use crate::dispatcher::polls::{Class, Pending};
+use crate::dispatcher::queue::Cut;
+use crate::dispatcher::timers::Timer;
+use crate::dispatcher::{Dispatcher, size};
+use crate::job::Priority;
+
+/// A batch that can close now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub(super) priority: Priority,
+    from: From,
+    limits: Limits,
+    pub(super) closed_by: ClosedBy,
+    /// It goes before a lane above it, on its lane's share.
+    on_share: bool,
+}
+
+/// Where its jobs are.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    /// The first unit of the lane.
+    Unit,
+    Queue(u32),
+}
+
+/// What a poll of some class can have.
+#[derive(Clone, Copy, Debug)]
+enum Offer {
+    Batch(Choice),
+    /// Nothing yet; something will have lingered long enough then.
+    Later(Mono),
+    Nothing,
+}
+
+impl Dispatcher {
+    /// Answers every poll for which a batch can close, and sets the timers of those that linger.
+    pub(super) fn serve(&mut self, actions: &mut Vec<Action>) {
+        while let Some(processor) = self.touched.pop_first() {
+            while let Some(poll) = self.next_poll(processor) {
+                let Some(pending) = self.take_poll(poll) else {
+                    break;
+                };
+                let grants = self.fill(&pending);
+                actions.push(Action::Answer { poll, grants });
+            }
+            self.touched.remove(&processor);
+            self.set_linger(processor);
+        }
+    }
+
+    /// The longest-waiting poll that a batch can close for.
+    fn next_poll(&self, processor: usize) -> Option<PollId> {
+        if self.stalled {
+            return None;
+        }
+        let classes = self.processors[processor].classes.iter();
+        let able = classes.filter(|(class, _)| matches!(self.offer(processor, class), Offer::Batch(_)));
+        let first = able.filter_map(|(_, polls)| polls.first_key_value()).min();
+        first.map(|(_, &poll)| poll)
+    }
+
+    /// All batches that can close now for this poll, up to its slots.
+    fn fill(&mut self, pending: &Pending) -> Vec<Grant> {
+        let mut grants = Vec::new();
+        for _ in 0..pending.slots {
+            let Offer::Batch(choice) = self.offer(pending.processor, &pending.class) else {
+                break;
+            };
+            let cut = self.cut(pending.processor, choice);
+            let closed_by = match choice.closed_by {
+                ClosedBy::Full if cut.by_bytes => ClosedBy::Bytes,
+                other => other,
+            };
+            let unit = matches!(choice.from, From::Unit);
+            grants.push(self.grant(pending, &cut.slots, choice.priority, closed_by, unit));
+        }
+        grants
+    }
+
+    fn set_linger(&mut self, processor: usize) {
+        let classes = self.processors[processor].classes.keys();
+        let later = classes.filter_map(|class| match self.offer(processor, class) {
+            Offer::Later(at) => Some(at),
+            Offer::Batch(_) | Offer::Nothing => None,
+        });
+        let linger = later.min().filter(|_| !self.stalled);
+        let state = &mut self.processors[processor];
+        if state.linger != linger {
+            if let Some(at) = state.linger {
+                self.timers.clear(at, Timer::Linger(processor));
+            }
+            if let Some(at) = linger {
+                self.timers.set(at, Timer::Linger(processor));
+            }
+            state.linger = linger;
+        }
+    }
+
+    /// The rule of order: an owed lane if one above it waits, else the highest lane that can close now.
+    fn offer(&self, processor: usize, class: &Class) -> Offer {
+        if let Some(choice) = self.owed(processor, class) {
+            return Offer::Batch(choice);
+        }
+        let mut later: Option<Mono> = None;
+        for priority in Priority::ALL {
+            match self.offer_of(processor, class, priority) {
+                Offer::Batch(choice) => return Offer::Batch(choice),
+                Offer::Later(at) => later = Some(later.map_or(at, |earlier| earlier.min(at))),
+                Offer::Nothing => {}
+            }
+        }
+        later.map_or(Offer::Nothing, Offer::Later)
+    }
+
+    /// The lane that goes on its share: owed, it waits, and one above it waits. Longest owed first, then NORMAL.
+    fn owed(&self, processor: usize, class: &Class) -> Option<Choice> {
+        let lanes = &self.processors[processor].lanes;
+        let waits = |at: usize| class.priorities[at] && lanes[at].ready > 0;
+        let owed = [Priority::Normal, Priority::Slow]
+            .into_iter()
+            .filter_map(|priority| {
+                let at = priority.index();
+                let since = lanes[at].share.owed()?;
+                (waits(at) && (0..at).any(waits)).then_some((since, priority))
+            });
+        let (_, priority) = owed.min()?;
+        let lane = &lanes[priority.index()];
+        let from = if lane.first_unit().is_some() {
+            From::Unit
+        } else {
+            let heads = lane
+                .queues()
+                .filter_map(|queue| Some((self.queues[queue].head(&self.jobs)?, queue)));
+            From::Queue(heads.min()?.1)
+        };
+        let mut limits = self.limits(processor, priority, from, class);
+        limits.jobs = limits
+            .jobs
+            .min((self.policy_max_jobs(processor, priority, from) / 4).max(1));
+        Some(Choice {
+            priority,
+            from,
+            limits,
+            closed_by: ClosedBy::Share,
+            on_share: true,
+        })
+    }
+
+    /// What one lane offers by itself.
+    fn offer_of(&self, processor: usize, class: &Class, priority: Priority) -> Offer {
+        let lane = &self.processors[processor].lanes[priority.index()];
+        if !class.priorities[priority.index()] || lane.ready == 0 {
+            return Offer::Nothing;
+        }
+        let batch = |from, closed_by| {
+            Offer::Batch(Choice {
+                priority,
+                from,
+                limits: self.limits(processor, priority, from, class),
+                closed_by,
+                on_share: false,
+            })
+        };
+        if lane.first_unit().is_some() {
+            return batch(From::Unit, ClosedBy::Alone);
+        }
+        let mut first: Option<(Order, u32, ClosedBy)> = None;
+        let mut later: Option<Mono> = None;
+        for at in lane.queues() {
+            let queue = &self.queues[at];
+            let (Some(head), Some(oldest)) = (queue.head(&self.jobs), queue.oldest(&self.jobs)) else {
+                continue;
+            };
+            let pile = Pile {
+                jobs: queue.len(),
+                bytes: queue.bytes,
+                oldest,
+                prompt: queue.prompt(),
+                busy: queue.in_flight > 0,
+                owed: lane.share.owed().is_some(),
+            };
+            let limits = self.limits(processor, priority, From::Queue(at), class);
+            match closing(priority, &queue.policy, limits, pile, self.now.mono) {
+                Closing::Now(reason) if first.is_none_or(|(other, _, _)| head < other) => {
+                    first = Some((head, at, reason));
+                }
+                Closing::At(at) => later = Some(later.map_or(at, |earlier| earlier.min(at))),
+                Closing::Now(_) | Closing::Empty => {}
+            }
+        }
+        match (first, later) {
+            (Some((_, queue, reason)), _) => batch(From::Queue(queue), reason),
+            (None, Some(at)) => Offer::Later(at),
+            (None, None) => Offer::Nothing,
+        }
+    }
+
+    fn queue_of(&self, processor: usize, priority: Priority, from: From) -> u32 {
+        let lane = &self.processors[processor].lanes[priority.index()];
+        match from {
+            From::Queue(queue) => queue,
+            From::Unit => lane
+                .first_unit()
+                .map_or(lane.shared, |slot| self.jobs[slot].queue),
+        }
+    }
+
+    fn policy_max_jobs(&self, processor: usize, priority: Priority, from: From) -> u32 {
+        self.queues[self.queue_of(processor, priority, from)]
+            .policy
+            .max_jobs
+    }
+
+    fn limits(&self, processor: usize, priority: Priority, from: From, class: &Class) -> Limits {
+        let policy = &self.queues[self.queue_of(processor, priority, from)].policy;
+        Limits {
+            jobs: policy.max_jobs.min(class.max_jobs),
+            bytes: policy.max_bytes.min(class.max_bytes),
+        }
+    }
+
+    /// Takes the jobs of a choice out of their lane and keeps the shares.
+    fn cut(&mut self, processor: usize, choice: Choice) -> Cut {
+        let at = choice.priority.index();
+        let cut = match choice.from {
+            From::Unit => self.processors[processor].lanes[at].cut_unit(choice.limits, &mut self.jobs),
+            From::Queue(queue) => self.queues[queue].cut(choice.limits, &self.jobs),
+        };
+        let jobs = size(cut.slots.len());
+        self.formed += 1;
+        let lanes = &mut self.processors[processor].lanes;
+        lanes[at].ready -= jobs;
+        lanes[at].dispatched += jobs;
+        if choice.on_share {
+            lanes[at].share.served(jobs);
+        }
+        if lanes[at].ready == 0 {
+            lanes[at].share.reset();
+        }
+        for below in &mut lanes[at + 1..] {
+            if below.ready > 0 {
+                below.share.passed(jobs, self.formed);
+            }
+        }
+        cut
+    }
+}

@@ -1,0 +1,206 @@
+//! Pending polls: who waits for batches, since when, and which poll is a repeat of which.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Mono;
+use crate::dispatcher::Dispatcher;
+use crate::dispatcher::event::{Action, Grant, Poll, PollId};
+use crate::dispatcher::timers::Timer;
+use crate::job::Token;
+
+/// What a poll asks for. Polls that ask for the same are served in turn, so only the first of them is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Class {
+    pub(super) priorities: [bool; 3],
+    pub(super) max_jobs: u32,
+    pub(super) max_bytes: u64,
+}
+
+/// A poll that waits.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) processor: usize,
+    pub(super) class: Class,
+    /// Its place in the order of waiting.
+    pub(super) order: u64,
+    pub(super) worker: Arc<str>,
+    pub(super) in_process: bool,
+    pub(super) slots: u32,
+    until: Mono,
+    pub(super) request: Option<RequestKey>,
+}
+
+/// Names a worker's request: processor, worker, its own id of the poll.
+pub(super) type RequestKey = (usize, Arc<str>, Arc<str>);
+
+/// What is kept of a request.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    /// Its poll, while that waits.
+    poll: Option<PollId>,
+    /// What it was given and still remembers.
+    leases: Vec<Token>,
+}
+
+impl Dispatcher {
+    pub(super) fn poll(&mut self, poll: Poll, actions: &mut Vec<Action>) {
+        let processor = self.processor(&poll.processor);
+        self.processors[processor].ever_worked = true;
+        let request = poll.request_id.map(|id| (processor, poll.worker.clone(), id));
+        let earlier = request.as_ref().and_then(|key| self.requests.get(key)?.poll);
+        for replaced in earlier.into_iter().chain([poll.id]) {
+            self.answer_empty(replaced, actions);
+        }
+        if self.draining {
+            actions.push(Action::Answer {
+                poll: poll.id,
+                grants: Vec::new(),
+            });
+            return;
+        }
+        if let Some(key) = &request {
+            self.requests.entry(key.clone()).or_default().poll = Some(poll.id);
+        }
+        self.hold_worker(processor, &poll.worker);
+        self.timers.set(poll.until, Timer::Poll(poll.id));
+        self.polled += 1;
+        let pending = Pending {
+            processor,
+            class: Class {
+                priorities: poll.priorities,
+                max_jobs: poll.max_jobs.unwrap_or(u32::MAX).max(1),
+                max_bytes: poll.max_bytes.unwrap_or(u64::MAX),
+            },
+            order: self.polled,
+            worker: poll.worker,
+            in_process: poll.in_process,
+            slots: poll.slots.max(1),
+            until: poll.until,
+            request,
+        };
+        self.polls.insert(poll.id, pending);
+        self.admit(poll.id, actions);
+    }
+
+    /// L11, L13: a poll that repeats gets its leases again. Otherwise it stands in line, but not while it is
+    /// open whether a lease of its request will have been handed out.
+    pub(super) fn admit(&mut self, id: PollId, actions: &mut Vec<Action>) {
+        let Some(pending) = self.polls.get(&id) else {
+            return;
+        };
+        let (processor, class, order) = (pending.processor, pending.class, pending.order);
+        let tokens = pending.request.as_ref().and_then(|key| self.requests.get(key));
+        let tokens = tokens.map_or_else(Vec::new, |request| request.leases.clone());
+        if tokens.iter().any(|token| self.is_granting(*token)) {
+            return;
+        }
+        let grants: Vec<Grant> = tokens
+            .into_iter()
+            .filter_map(|token| self.grant_again(token))
+            .collect();
+        if grants.is_empty() {
+            let class = self.processors[processor].classes.entry(class).or_default();
+            class.insert(order, id);
+            self.touched.insert(processor);
+        } else {
+            self.take_poll(id);
+            actions.push(Action::Answer { poll: id, grants });
+        }
+    }
+
+    /// The poll that waits for this request, if one does.
+    pub(super) fn poll_of(&self, request: Option<&RequestKey>) -> Option<PollId> {
+        self.requests.get(request?)?.poll
+    }
+
+    pub(super) fn poll_gone(&mut self, id: PollId) {
+        self.take_poll(id);
+    }
+
+    pub(super) fn drain(&mut self, actions: &mut Vec<Action>) {
+        self.draining = true;
+        let by_order: BTreeMap<u64, PollId> = self.polls.iter().map(|(&id, poll)| (poll.order, id)).collect();
+        for id in by_order.into_values() {
+            self.answer_empty(id, actions);
+        }
+    }
+
+    /// Answers those that still wait although their time is over.
+    pub(super) fn end_polls(&mut self, ended: &[PollId], actions: &mut Vec<Action>) {
+        for &id in ended {
+            self.answer_empty(id, actions);
+        }
+        if !ended.is_empty() {
+            self.serve(actions);
+        }
+    }
+
+    fn answer_empty(&mut self, id: PollId, actions: &mut Vec<Action>) {
+        if self.take_poll(id).is_some() {
+            actions.push(Action::Answer {
+                poll: id,
+                grants: Vec::new(),
+            });
+        }
+    }
+
+    /// Removes a poll from everywhere.
+    pub(super) fn take_poll(&mut self, id: PollId) -> Option<Pending> {
+        let pending = self.polls.remove(&id)?;
+        self.timers.clear(pending.until, Timer::Poll(id));
+        let classes = &mut self.processors[pending.processor].classes;
+        if let Some(class) = classes.get_mut(&pending.class) {
+            class.remove(&pending.order);
+            if class.is_empty() {
+                classes.remove(&pending.class);
+            }
+        }
+        self.touched.insert(pending.processor);
+        self.release_worker(pending.processor, &pending.worker);
+        if let Some(key) = &pending.request {
+            if let Some(request) = self.requests.get_mut(key) {
+                request.poll = None;
+            }
+            self.tidy_request(key);
+        }
+        Some(pending)
+    }
+
+    /// Remembers that this request was given this lease.
+    pub(super) fn join_request(&mut self, key: &RequestKey, token: Token) {
+        self.requests.entry(key.clone()).or_default().leases.push(token);
+    }
+
+    /// Forgets that lease of the request.
+    pub(super) fn leave_request(&mut self, key: &RequestKey, token: Token) {
+        if let Some(request) = self.requests.get_mut(key) {
+            request.leases.retain(|&other| other != token);
+        }
+        self.tidy_request(key);
+    }
+
+    fn tidy_request(&mut self, key: &RequestKey) {
+        let empty = |request: &Request| request.poll.is_none() && request.leases.is_empty();
+        if self.requests.get(key).is_some_and(empty) {
+            self.requests.remove(key);
+        }
+    }
+
+    /// The worker polls, or holds a lease, once more.
+    pub(super) fn hold_worker(&mut self, processor: usize, worker: &Arc<str>) {
+        let workers = &mut self.processors[processor].workers;
+        *workers.entry(worker.clone()).or_insert(0) += 1;
+    }
+
+    /// The worker polls, or holds a lease, once less.
+    pub(super) fn release_worker(&mut self, processor: usize, worker: &Arc<str>) {
+        let workers = &mut self.processors[processor].workers;
+        if let Some(held) = workers.get_mut(worker) {
+            *held -= 1;
+            if *held == 0 {
+                workers.remove(worker);
+            }
+        }
+    }
+}

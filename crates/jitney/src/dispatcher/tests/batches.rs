@@ -1,0 +1,251 @@
+//! How batches form: late, in order, by lane and share, within limits.
+
+use super::*;
+use crate::policy::LaneShare;
+
+use Priority::{Normal, Realtime, Slow};
+
+#[test]
+fn an_idle_normal_queue_goes_at_once_and_a_busy_one_lingers() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 1);
+    let first = desk.lease();
+    assert_eq!((numbers(&first), first.closed_by), (vec![1], ClosedBy::Idle));
+    desk.arrive(Normal, 2);
+    assert!(desk.poll(|_| {}).is_empty());
+    assert_eq!(desk.dispatcher.next_timer(), Some(after(desk.now.mono, ms(5))));
+    desk.pass(ms(5));
+    let late = desk.grants();
+    assert_eq!(
+        (numbers(&late[0]), late[0].closed_by),
+        (vec![2, 3], ClosedBy::Delay)
+    );
+}
+
+#[test]
+fn the_end_of_what_is_in_flight_closes_a_lingering_batch() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 1);
+    let first = desk.lease();
+    desk.arrive(Normal, 1);
+    desk.poll(|_| {});
+    let decided = desk.settle(first.token, &[(1, OK)], true);
+    assert!(desk.grants().is_empty(), "not before it is durable");
+    desk.commit(&decided);
+    assert_eq!(desk.grants()[0].closed_by, ClosedBy::Idle);
+}
+
+#[test]
+fn exactly_n_orders_but_not_longer_than_the_delay() {
+    let mut desk = Desk::with(PolicyPatch {
+        max_jobs: Some(4),
+        min_jobs: Some(4),
+        idle_flush: Some(false),
+        max_delay: Some(ms(100)),
+        ..PolicyPatch::default()
+    });
+    desk.poll(|_| {});
+    desk.arrive(Normal, 3);
+    assert!(desk.grants().is_empty());
+    desk.arrive(Normal, 1);
+    let grants = desk.grants();
+    assert_eq!(
+        (numbers(&grants[0]), grants[0].closed_by),
+        (vec![1, 2, 3, 4], ClosedBy::Full)
+    );
+    desk.poll(|_| {});
+    desk.arrive(Normal, 1);
+    desk.pass(ms(99));
+    assert!(desk.grants().is_empty());
+    desk.pass(ms(1));
+    assert_eq!(numbers(&desk.grants()[0]), [5]);
+}
+
+#[test]
+fn realtime_goes_first_in_batches_of_one_and_a_poll_fills_its_slots() {
+    let mut desk = Desk::new();
+    desk.arrive(Slow, 64);
+    desk.arrive(Normal, 2);
+    desk.arrive(Realtime, 2);
+    let grants = desk.poll(|poll| poll.slots = 9);
+    let lanes: Vec<_> = grants
+        .iter()
+        .map(|grant| (grant.priority, grant.jobs.len()))
+        .collect();
+    assert_eq!(lanes, [(Realtime, 1), (Realtime, 1), (Normal, 2), (Slow, 64)]);
+}
+
+#[test]
+fn bytes_are_checked_before_a_job_is_added_and_a_larger_one_goes_alone() {
+    let mut desk = Desk::with(PolicyPatch {
+        max_bytes: Some(250),
+        ..PolicyPatch::default()
+    });
+    for (n, bytes) in [(1, 100), (2, 150), (3, 1), (4, 900), (5, 9)] {
+        let job = Arrival {
+            wire_bytes: bytes,
+            ..arrival(n, Slow)
+        };
+        desk.step(Event::Arrived(job));
+    }
+    let grants = desk.poll(|poll| poll.slots = 9);
+    let batches: Vec<_> = grants
+        .iter()
+        .map(|grant| (numbers(grant), grant.closed_by))
+        .collect();
+    let bytes = ClosedBy::Bytes;
+    assert_eq!(batches, [(vec![1, 2], bytes), (vec![3], bytes), (vec![4], bytes)]);
+}
+
+#[test]
+fn a_group_with_its_own_policy_is_never_mixed() {
+    let mut desk = Desk::new();
+    let refund = Group::parse("refund").unwrap();
+    let mut book = PolicyBook::default();
+    let written = book.processors.entry(orders()).or_default();
+    written.groups.insert(refund.clone(), PolicyPatch::default());
+    let send = |desk: &mut Desk, n, group: &Group| {
+        let job = Arrival {
+            group: group.clone(),
+            ..arrival(n, Normal)
+        };
+        desk.step(Event::Arrived(job));
+    };
+    for n in 1..=3 {
+        send(&mut desk, n, &Group::default());
+    }
+    send(&mut desk, 4, &refund);
+    desk.step(Event::Policies(book));
+    send(&mut desk, 5, &refund);
+    let grants = desk.poll(|poll| poll.slots = 9);
+    assert_eq!(
+        grants.iter().map(numbers).collect::<Vec<_>>(),
+        [vec![1, 2, 3], vec![4, 5]]
+    );
+    desk.step(Event::GrantFailed(grants[0].token));
+    desk.step(Event::GrantFailed(grants[1].token));
+    desk.step(Event::Policies(PolicyBook::default()));
+    assert_eq!(numbers(&desk.lease()), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn saturated_lanes_are_served_by_exact_counts() {
+    let mut desk = Desk::new();
+    for lane in Priority::ALL {
+        desk.arrive(lane, 2000);
+    }
+    let mut served: Vec<(Priority, usize)> = Vec::new();
+    for _ in 0..800 {
+        let grant = desk.lease();
+        match served.last_mut() {
+            Some((lane, jobs)) if *lane == grant.priority => *jobs += grant.jobs.len(),
+            _ => served.push((grant.priority, grant.jobs.len())),
+        }
+    }
+    // Both lower lanes are owed after 15; a quarter of 64 is 16; each then costs 240. NORMAL counts REALTIME,
+    // SLOW counts both.
+    let expected = [
+        (Realtime, 15),
+        (Normal, 16),
+        (Slow, 16),
+        (Realtime, 240),
+        (Normal, 16),
+        (Slow, 16),
+        (Realtime, 240),
+        (Normal, 16),
+        (Slow, 16),
+    ];
+    assert_eq!(served[..expected.len()], expected);
+}
+
+#[test]
+fn a_share_of_one_in_four_and_strict_order() {
+    let share = |above| PolicyPatch {
+        lower_lane_share: Some(LaneShare { above }),
+        ..PolicyPatch::default()
+    };
+    let mut desk = Desk::with(share(Some(3)));
+    desk.arrive(Realtime, 200);
+    desk.arrive(Slow, 40);
+    let mut order = Vec::new();
+    for _ in 0..53 {
+        order.push(desk.lease().jobs.len());
+    }
+    let slow: Vec<_> = (0..53).filter(|&at| order[at] == 16).collect();
+    assert_eq!(slow, [3, 52], "3 jobs from above, then 3 * 16");
+
+    let mut desk = Desk::with(share(None));
+    desk.arrive(Realtime, 200);
+    desk.arrive(Slow, 40);
+    for _ in 0..200 {
+        assert_eq!(desk.lease().priority, Realtime);
+    }
+}
+
+#[test]
+fn an_emptied_lane_counts_from_fifteen_again() {
+    let mut desk = Desk::new();
+    desk.arrive(Realtime, 100);
+    desk.arrive(Slow, 1);
+    for _ in 0..14 {
+        assert_eq!(desk.lease().priority, Realtime);
+    }
+    desk.step(Event::Gone(id(101)));
+    desk.arrive(Slow, 1);
+    for _ in 0..15 {
+        assert_eq!(desk.lease().priority, Realtime);
+    }
+    assert_eq!(desk.lease().priority, Slow);
+}
+
+#[test]
+fn a_recovered_job_does_not_linger() {
+    let mut desk = Desk::new();
+    let job = Arrival {
+        recovered: Some(crate::bus::Past::default()),
+        ..arrival(1, Slow)
+    };
+    desk.step(Event::Arrived(job));
+    assert_eq!(desk.lease().closed_by, ClosedBy::Delay);
+}
+
+#[test]
+fn the_longest_waiting_poll_that_can_be_served_goes_first_and_a_gone_one_never() {
+    let mut desk = Desk::new();
+    desk.poll(|poll| poll.priorities = [true, false, false]);
+    desk.poll(|_| {});
+    desk.poll(|_| {});
+    desk.step(Event::PollGone(PollId(2)));
+    desk.arrive(Normal, 1);
+    assert!(matches!(
+        desk.actions[..],
+        [Action::Answer { poll: PollId(3), .. }]
+    ));
+}
+
+#[test]
+fn a_poll_is_answered_empty_when_its_time_is_over_and_nothing_wakes_an_idle_dispatcher() {
+    let mut desk = Desk::new();
+    let until = after(desk.now.mono, ms(50));
+    desk.poll(|poll| poll.until = until);
+    assert_eq!(desk.dispatcher.next_timer(), Some(until));
+    desk.pass(ms(50));
+    assert!(matches!(&desk.actions[..], [Action::Answer { grants, .. }] if grants.is_empty()));
+    desk.arrive(Slow, 3);
+    assert_eq!(desk.dispatcher.next_timer(), None);
+}
+
+#[test]
+fn draining_answers_polls_empty_and_lets_leases_settle() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 2);
+    let grant = desk.lease();
+    desk.poll(|_| {});
+    desk.step(Event::Drain);
+    assert_eq!(desk.actions.len(), 1);
+    desk.arrive(Normal, 1);
+    assert!(desk.poll(|_| {}).is_empty());
+    let decided = desk.settle(grant.token, &[(1, OK), (2, OK)], true);
+    desk.commit(&decided);
+    assert_eq!(desk.dispatcher.unsettled(), 1);
+}
