@@ -233,6 +233,7 @@ impl Dispatcher {
         self.delivered(token);
         let mut answer = Extended {
             request,
+            token,
             term: None,
             lost: Vec::new(),
             retaken: Vec::new(),
