@@ -6,6 +6,7 @@ pub mod dispatcher;
 pub mod driver;
 pub mod http;
 pub mod server;
+pub mod worker;
 
 pub mod clock;
 pub mod config;
