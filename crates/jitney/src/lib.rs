@@ -8,6 +8,7 @@ pub mod http;
 pub mod server;
 pub mod worker;
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod entropy;
@@ -17,4 +18,5 @@ pub mod limits;
 pub mod metrics;
 pub mod near;
 pub mod policy;
+pub mod telemetry;
 pub mod units;

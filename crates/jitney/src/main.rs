@@ -1,2 +1,7 @@
-//! m
-fn main() {}
+//! The `jitney` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    jitney::cli::main()
+}

@@ -57,6 +57,10 @@ const BANS: &[Ban] = &[
                 "crates/jitney/src/config/source.rs",
                 "reading the file that a person wrote is its job",
             ),
+            Exception::new(
+                "crates/jitney/src/cli/submit.rs",
+                "`submit @FILE` reads the data that the user names",
+            ),
         ],
         advice: "go through joblog's `Storage`; a loader of configuration gets an exception with its reason",
     },

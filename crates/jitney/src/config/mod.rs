@@ -15,7 +15,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-pub use report::{Complaint, ConfigError, Place, nearest};
+pub use report::{Complaint, ConfigError, Place};
 pub use server::{LogFormat, LogLevel, LogOptions};
 
 use crate::server::options::Options;

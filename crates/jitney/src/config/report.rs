@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
+use crate::near::nearest;
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -148,21 +150,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// The name that was probably meant, if one is near enough.
-#[must_use]
-pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = written.to_ascii_lowercase();
-    known
-        .into_iter()
-        .map(|name| {
-            let distance = strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase());
-            (distance, name)
-        })
-        .filter(|(distance, name)| *distance <= name.len().max(3) / 3)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
 
 /// How many names an error lists when none is near.
 const LISTED_MAX: usize = 12;

@@ -1,0 +1,119 @@
+//! Why a command ended without doing what it was asked: what to print, and the exit code.
+
+use crate::cli::exit::Exit;
+use crate::client::{Error, Problem};
+use crate::config::ConfigError;
+use crate::units::UnitError;
+
+/// A command that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What the process ends with.
+    pub(crate) exit: Exit,
+    /// What went wrong, with names and numbers.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+    /// The server's problem, as it came.
+    pub(crate) problem: Option<String>,
+}
+
+/// Refusals that the caller's own request is to blame for: trying again will not help.
+const MISTAKES: &[&str] = &[
+    "malformed_json",
+    "unknown_field",
+    "missing_field",
+    "invalid_value",
+    "unknown_job",
+    "unknown_lease",
+    "not_found",
+    "method_not_allowed",
+    "not_acceptable",
+    "unsupported_media_type",
+    "idempotency_key_reused",
+    "id_reused",
+];
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            hint: None,
+            problem: None,
+        }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn refused(problem: &Problem) -> Self {
+        let mistake = MISTAKES.contains(&problem.code.as_str());
+        let exit = if mistake { Exit::Usage } else { Exit::Refused };
+        let hint = problem
+            .did_you_mean
+            .as_ref()
+            .map(|word| format!("did you mean `{word}`?"))
+            .or_else(|| match problem.code.as_str() {
+                "unknown_job" => {
+                    Some("finished jobs stay readable for `result_ttl`, 1 hour by default".to_owned())
+                }
+                "draining" | "recovering" => Some("try again once the server is up again".to_owned()),
+                "outcome_unknown" => Some(
+                    "it may have been done: try again with the same --id or --idempotency-key, if it had one"
+                        .to_owned(),
+                ),
+                _ => None,
+            });
+        Self {
+            exit,
+            message: problem.to_string(),
+            hint,
+            problem: Some(problem.json().to_owned()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(problem) => Self::refused(&problem),
+            Error::Unreachable { ref source, .. } => {
+                Self::new(Exit::Unreachable, format!("{error}: {}", root(&**source)))
+                    .hint("is it running? `jitney serve` starts one; --url or JITNEY_URL says where it is")
+            }
+            Error::TimedOut { id, .. } => Self::new(Exit::TimedOut, error.to_string())
+                .hint(format!("look again with `jitney job get {id} --wait 30s`")),
+            Error::Protocol { .. } => Self::new(Exit::Unreachable, error.to_string())
+                .hint("is it a jitney server? --url or JITNEY_URL says where it is"),
+            Error::Invalid { .. } => Self::usage(error.to_string()),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<UnitError> for Failure {
+    fn from(error: UnitError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// The error at the bottom: what the operating system said.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}

@@ -1,0 +1,142 @@
+//! The command line: one file per command, one that prints, one enum of exit codes.
+//!
+//! In: arguments and the environment. Out: data on standard output, everything else on standard error, and
+//! an exit code that says how it went (docs/cli.md).
+
+mod config;
+mod exit;
+mod failure;
+mod job;
+mod lane;
+mod output;
+mod server_url;
+mod submit;
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing::Level;
+
+use crate::config::LogLevel;
+use crate::telemetry;
+use exit::Exit;
+use failure::Failure;
+use output::Output;
+
+/// A durable micro-batching job dispatcher: jobs come in one at a time, travel in batches, and each caller
+/// gets its own result.
+#[derive(Parser, Debug)]
+#[command(
+    name = "jitney",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 the job failed, 2 wrong usage or config, 3 cannot reach the server,\n\
+                  4 timed out waiting (the job goes on), 5 refused (limit, draining), 70 a bug, 74 disk or log."
+)]
+struct Cli {
+    /// Print data as JSON, errors too.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Submit(submit::SubmitArgs),
+    /// Look at jobs.
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Look at lanes.
+    #[command(subcommand)]
+    Lane(lane::LaneCommand),
+    /// Check the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// Parses the arguments, runs the command, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json };
+    // A command leaves nothing behind that another one could find broken.
+    let exit = match catch_unwind(AssertUnwindSafe(|| run(cli.command, output))) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(failure)) => {
+            output.failure(&failure);
+            failure.exit
+        }
+        Err(_) => {
+            output.bug();
+            Exit::Bug
+        }
+    };
+    exit.into()
+}
+
+fn run(command: Command, output: Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Submit(args) => client(submit::run(args, output)),
+        Command::Job(command) => client(job::run(command, output)),
+        Command::Lane(command) => client(lane::run(command, output)),
+        Command::Config(command) => config::run(command, output),
+    }
+}
+
+/// Runs a command that speaks to a server: it logs only what somebody must look at, unless `JITNEY_LOG`
+/// asks for more.
+fn client(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    init_log(LogLevel::Warn)?;
+    block_on(command)
+}
+
+/// Starts the log at the level and in the form that the environment says.
+fn init_log(default: LogLevel) -> Result<(), Failure> {
+    let level = match std::env::var("JITNEY_LOG") {
+        Err(_) => default,
+        Ok(name) => LogLevel::parse(&name).ok_or_else(|| {
+            Failure::usage(format!("JITNEY_LOG is `{name}`, which is not a level"))
+                .hint("one of error, warn, info, debug, trace")
+        })?,
+    };
+    let json = std::env::var("JITNEY_LOG_FORMAT").is_ok_and(|format| format == "json");
+    telemetry::init(tracing_level(level), json);
+    Ok(())
+}
+
+const fn tracing_level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    }
+}
+
+/// Runs a command to its end. What it left running in the background does not hold the process.
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Io, format!("cannot start a thread: {error}")))?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

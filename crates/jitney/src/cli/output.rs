@@ -1,0 +1,98 @@
+//! The one place that prints: data on standard output, all else on standard error.
+//!
+//! Whoever reads the data may stop reading (`| head`): what cannot be written any more is dropped, and the
+//! command ends as it would have.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::json;
+
+use super::exit::Exit;
+use super::failure::Failure;
+
+/// Prints what a command has to say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// Whether data is JSON, for programs.
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// A line of data.
+    #[expect(clippy::unused_self, reason = "who may print is whoever has an output")]
+    pub(crate) fn line(self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+    }
+
+    /// Data as it came, byte for byte; a line break after it only where a person reads it.
+    #[expect(clippy::unused_self, reason = "who may print is whoever has an output")]
+    pub(crate) fn bytes(self, bytes: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        let end: &[u8] = if stdout.is_terminal() { b"\n" } else { b"" };
+        let written = stdout.write_all(bytes).and_then(|()| stdout.write_all(end));
+        drop(written.and_then(|()| stdout.flush()));
+    }
+
+    /// Something to know that is no data.
+    #[expect(clippy::unused_self, reason = "who may print is whoever has an output")]
+    pub(crate) fn note(self, text: &str) {
+        drop(writeln!(io::stderr().lock(), "{text}"));
+    }
+
+    /// A table: columns as wide as their widest cell, numbers to the right.
+    pub(crate) fn table(self, header: &[&str], rows: &[Vec<String>]) {
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].len());
+            cells.chain([header[column].len()]).max().unwrap_or(0)
+        };
+        let is_number = |column: usize| {
+            let of_number = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit()) || cell == "-";
+            rows.iter().all(|row| of_number(&row[column]))
+        };
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            let padded: Vec<_> = cells
+                .enumerate()
+                .map(|(column, cell)| match is_number(column) {
+                    true => format!("{cell:>0$}", width(column)),
+                    false => format!("{cell:<0$}", width(column)),
+                })
+                .collect();
+            self.line(padded.join("  ").trim_end());
+        };
+        line(&mut header.iter().copied());
+        for row in rows {
+            line(&mut row.iter().map(String::as_str));
+        }
+    }
+
+    /// A failure, on standard error: text, or one JSON object.
+    pub(crate) fn failure(self, failure: &Failure) {
+        let text = if self.json {
+            let problem = failure
+                .problem
+                .as_deref()
+                .and_then(|json| serde_json::from_str(json).ok());
+            let problem: Option<serde_json::Value> = problem;
+            let error = json!({
+                "message": failure.message,
+                "hint": failure.hint,
+                "exit": failure.exit.code(),
+                "problem": problem,
+            });
+            json!({ "error": error }).to_string()
+        } else {
+            let hint = failure.hint.as_ref().map(|hint| format!("\n  hint: {hint}"));
+            format!("error: {}{}", failure.message, hint.unwrap_or_default())
+        };
+        self.note(&text);
+    }
+
+    /// A panic: the message went to standard error where it happened.
+    pub(crate) fn bug(self) {
+        self.failure(
+            &Failure::new(Exit::Bug, "this is a bug in jitney, not in what you asked for")
+                .hint("report it with the lines above and what you ran; nothing that was accepted is lost"),
+        );
+    }
+}

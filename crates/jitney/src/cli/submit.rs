@@ -1,0 +1,162 @@
+//! `jitney submit`: one job, and with `--wait` its result.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+
+use super::exit::Exit;
+use super::failure::Failure;
+use super::job;
+use super::output::Output;
+use super::server_url::ServerUrl;
+use crate::client::{Submit, parse_id};
+use crate::job::{JobId, Payload, Priority};
+use crate::units::parse_duration;
+
+/// The most data that is read for one job: far above any server's limit, so that the server's own answer
+/// names it.
+const DATA_BYTES_MAX: u64 = 256 << 20;
+
+/// Submit a job; with --wait print its result.
+#[derive(Args, Debug)]
+pub(super) struct SubmitArgs {
+    /// Whose job it is: the name that its workers ask for.
+    processor: String,
+    /// The job's data, usually JSON: as it is, from a file, or from standard input; without it, null.
+    #[arg(value_name = "DATA|@FILE|-")]
+    data: Option<String>,
+    /// The kind of job inside its processor.
+    #[arg(long)]
+    group: Option<String>,
+    /// REALTIME, NORMAL or SLOW.
+    #[arg(long, value_parser = parse_priority)]
+    priority: Option<Priority>,
+    /// Wait so long for the job to end, and print its result: 30s, 5m.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    wait: Option<Duration>,
+    /// Submitting twice with the same key is submitting once.
+    #[arg(long, value_name = "KEY", conflicts_with = "id")]
+    idempotency_key: Option<String>,
+    /// Your own id for the job, a UUID; submitting it twice is submitting once.
+    #[arg(long, value_name = "UUID", value_parser = parse_job_id)]
+    id: Option<JobId>,
+    /// A key that is kept with the job, a tenant's name say.
+    #[arg(long)]
+    key: Option<String>,
+    /// A name and a value that are kept with the job; can be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// What the data is, if it is not JSON.
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    #[command(flatten)]
+    server: ServerUrl,
+}
+
+pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failure> {
+    let client = args.server.client()?;
+    let submit = build(&args)?;
+    if let Some(wait) = args.wait {
+        let job = client.submit_and_wait(submit, wait).await?;
+        return Ok(job::show_result(&job, output));
+    }
+    let submitted = client.submit(submit).await?;
+    if submitted.workers == Some(0) {
+        let hint = submitted
+            .did_you_mean
+            .map(|name| format!("; did you mean `{name}`?"));
+        output.note(&format!(
+            "note: no worker has asked for `{}` yet; the job waits for one{}",
+            args.processor,
+            hint.unwrap_or_default()
+        ));
+    }
+    if output.json {
+        output.line(submitted.job.json());
+    } else {
+        output.line(&submitted.job.id.to_string());
+    }
+    Ok(Exit::Done)
+}
+
+fn build(args: &SubmitArgs) -> Result<Submit, Failure> {
+    let bytes = match args.data.as_deref() {
+        None => Bytes::from_static(b"null"),
+        Some("-") => read("standard input", std::io::stdin().lock())?,
+        Some(data) => match data.strip_prefix('@') {
+            Some(path) => read_file(Path::new(path))?,
+            None => Bytes::copy_from_slice(data.as_bytes()),
+        },
+    };
+    if args.content_type.is_none()
+        && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+    {
+        return Err(Failure::usage(format!("the data is not JSON: {error}")).hint(
+            "quote it for the shell ('{\"price\":10}'), or say what it is: --content-type text/plain",
+        ));
+    }
+    let payload = Payload {
+        content_type: args.content_type.as_deref().map(Into::into),
+        bytes,
+    };
+    let mut submit = Submit::payload(&args.processor, payload);
+    if let Some(group) = &args.group {
+        submit = submit.group(group);
+    }
+    if let Some(priority) = args.priority {
+        submit = submit.priority(priority);
+    }
+    if let Some(key) = &args.idempotency_key {
+        submit = submit.idempotency_key(key);
+    }
+    if let Some(id) = args.id {
+        submit = submit.id(id);
+    }
+    if let Some(key) = &args.key {
+        submit = submit.key(key);
+    }
+    for (name, value) in &args.label {
+        submit = submit.label(name, value);
+    }
+    Ok(submit)
+}
+
+fn read_file(path: &Path) -> Result<Bytes, Failure> {
+    let named = format!("`{}`", path.display());
+    let file = std::fs::File::open(path);
+    read(
+        &named,
+        file.map_err(|error| Failure::usage(format!("cannot read {named}: {error}")))?,
+    )
+}
+
+fn read(named: &str, from: impl Read) -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    from.take(DATA_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::usage(format!("cannot read {named}: {error}")))?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > DATA_BYTES_MAX) {
+        return Err(Failure::usage(format!("{named} is larger than 256 MiB"))
+            .hint("put it in a store, and a link in the job"));
+    }
+    Ok(bytes.into())
+}
+
+fn parse_priority(text: &str) -> Result<Priority, String> {
+    let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
+    found.ok_or_else(|| "one of REALTIME, NORMAL, SLOW".to_owned())
+}
+
+/// An id as it is written.
+pub(super) fn parse_job_id(text: &str) -> Result<JobId, String> {
+    parse_id(text).ok_or_else(|| "not a UUID".to_owned())
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write NAME=VALUE".to_owned())
+}

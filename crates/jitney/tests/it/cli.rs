@@ -1,0 +1,297 @@
+//! The command line: what it prints where, and what it ends with.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::canned::CannedServer;
+
+/// A job as a server shows it, in this status and state.
+fn job(status: &str, state: &str, rest: &str) -> String {
+    format!(
+        r#"{{"id":"0199b7a0-0000-7000-8000-000000000001","processor":"orders","group":"default","priority":"NORMAL","status":"{status}","state":"{state}","reason":null,"attempts":0,"crashes":0,"started":true,"parent":null,"children":0,"submitted_at":"2026-01-05T10:00:00.000Z","started_at":null,"finished_at":null,"key":null,"labels":{{}}{rest}}}"#
+    )
+}
+
+/// Runs the binary, with nothing of this process's environment but what it takes to run.
+fn jitney(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jitney"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    jitney(arguments).output().unwrap()
+}
+
+fn run_in(directory: &Path, arguments: &[&str]) -> Output {
+    jitney(arguments).current_dir(directory).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// What a person reads is as it was reviewed.
+macro_rules! assert_shows {
+    ($text:expr) => {{
+        let mut settings = insta::Settings::clone_current();
+        settings.set_omit_expression(true);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.bind(|| insta::assert_snapshot!($text));
+    }};
+}
+
+#[test]
+fn wrong_usage_exits_2_and_says_what_was_near() {
+    let output = run(&["submt"]);
+    assert_eq!(code(&output), 2);
+    assert_eq!(stdout(&output), "");
+    assert!(stderr(&output).contains("'submit'"), "{}", stderr(&output));
+
+    let output = run(&["submit", "orders", "--prioritty", "SLOW"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("'--priority'"), "{}", stderr(&output));
+
+    for arguments in [
+        &["submit"][..],
+        &["submit", "orders", "1", "--priority", "FAST"],
+        &["submit", "orders", "1", "--wait", "10"],
+        &["submit", "orders", "1", "--label", "novalue"],
+        &[
+            "submit",
+            "orders",
+            "1",
+            "--id",
+            "0199b7a0-0000-7000-8000-000000000001",
+            "--idempotency-key",
+            "k",
+        ],
+        &["submit", "orders", "{oops"],
+        &["submit", "orders", "@no-such-file"],
+        &["job", "get", "not-an-id"],
+        &["lane", "ls", "--url", "ftp://127.0.0.1"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+        assert_ne!(stderr(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_exits_3() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = run(&["lane", "ls", "--url", &url]);
+    assert_eq!(code(&output), 3);
+    assert_eq!(stdout(&output), "");
+    assert!(
+        stderr(&output).starts_with(&format!("error: cannot reach `{url}`")),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        stderr(&output).contains("\n  hint: is it running?"),
+        "{}",
+        stderr(&output)
+    );
+
+    let output = jitney(&["--json", "lane", "ls"])
+        .env("JITNEY_URL", &url)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 3);
+    let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
+    assert_eq!(error["error"]["exit"], 3);
+}
+
+#[test]
+fn a_server_of_another_kind_exits_3() {
+    let server = CannedServer::new("200 OK", "<html>");
+    let output = run(&["lane", "ls", "--url", &server.url()]);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+}
+
+#[test]
+fn a_wait_that_ends_first_exits_4_and_says_how_to_look_again() {
+    let server = CannedServer::new("202 Accepted", &job("submitted", "queued", ""));
+    let output = run(&["submit", "orders", "1", "--wait", "10ms", "--url", &server.url()]);
+    assert_eq!(code(&output), 4, "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+    assert!(
+        stderr(&output).contains("jitney job get 0199b7a0-0000-7000-8000-000000000001 --wait"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_refusal_exits_5_and_a_mistake_2() {
+    let problem = |code: &str| {
+        format!(
+            r#"{{"type":"about:blank","title":"T","status":413,"code":"{code}","detail":"the detail","retry":"no"}}"#
+        )
+    };
+    let server = CannedServer::new("413 Payload Too Large", &problem("job_too_large"));
+    let output = run(&["submit", "orders", "1", "--url", &server.url()]);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    assert_eq!(stderr(&output), "error: the detail (job_too_large)\n");
+
+    let output = run(&["--json", "submit", "orders", "1", "--url", &server.url()]);
+    let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
+    assert_eq!(error["error"]["problem"]["code"], "job_too_large");
+
+    let server = CannedServer::new("404 Not Found", &problem("unknown_job"));
+    let id = "0199b7a0-0000-7000-8000-000000000001";
+    let output = run(&["job", "get", id, "--url", &server.url()]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+}
+
+#[test]
+fn a_failed_job_exits_1_and_a_good_one_prints_its_result_alone() {
+    let failed = job(
+        "processed_error",
+        "done",
+        r#","error":{"code":"card_declined","message":"no funds","data":null}"#,
+    );
+    let server = CannedServer::new("200 OK", &failed);
+    let output = run(&["submit", "orders", "1", "--wait", "10s", "--url", &server.url()]);
+    assert_eq!(code(&output), 1);
+    assert_eq!(stdout(&output), "");
+    assert!(
+        stderr(&output).contains("no funds (card_declined)"),
+        "{}",
+        stderr(&output)
+    );
+
+    let done = job("processed_ok", "done", r#","result":{"b":1.0,  "a":2}"#);
+    let server = CannedServer::new("200 OK", &done);
+    let output = run(&["submit", "orders", "1", "--wait", "10s", "--url", &server.url()]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output), r#"{"b":1.0,  "a":2}"#);
+
+    let output = run(&[
+        "--json",
+        "job",
+        "get",
+        "0199b7a0-0000-7000-8000-000000000001",
+        "--url",
+        &server.url(),
+    ]);
+    assert_eq!(code(&output), 0);
+    assert_eq!(stdout(&output), format!("{done}\n"));
+
+    let output = run(&[
+        "job",
+        "get",
+        "0199b7a0-0000-7000-8000-000000000001",
+        "--url",
+        &server.url(),
+    ]);
+    assert_shows!(stdout(&output));
+}
+
+#[test]
+fn a_submit_sends_its_options_and_prints_the_id() {
+    let submitted = job("submitted", "queued", r#","workers":0,"did_you_mean":"orders2""#);
+    let server = CannedServer::new("202 Accepted", &submitted);
+    let options = "--group order --priority SLOW --key tenant --label a=b=c --idempotency-key once --url";
+    let mut arguments = vec!["submit", "orders", r#"{"price":1.50}"#];
+    arguments.extend(options.split(' '));
+    let url = server.url();
+    arguments.push(&url);
+
+    let output = run(&arguments);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output), "0199b7a0-0000-7000-8000-000000000001\n");
+    let note = stderr(&output);
+    assert!(note.contains("no worker has asked for `orders` yet"), "{note}");
+    assert!(note.contains("did you mean `orders2`?"), "{note}");
+    let request = &server.requests()[0];
+    let body = r#"{"processor":"orders","group":"order","priority":"SLOW","data":{"price":1.50},"key":"tenant","labels":{"a":"b=c"}}"#;
+    assert!(request.ends_with(body), "{request}");
+    let head = request.to_ascii_lowercase();
+    assert!(head.contains("\r\nidempotency-key: once\r\n"), "{request}");
+}
+
+#[test]
+fn data_comes_from_the_arguments_a_file_or_a_pipe() {
+    let server = CannedServer::new("202 Accepted", &job("submitted", "queued", ""));
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("order.json"), r#"{"from":"file"}"#).unwrap();
+    let sent = |data: &[&str], piped: &str| {
+        let url = server.url();
+        let arguments = [&["submit", "orders", "--url", &url], data].concat();
+        let mut child = jitney(&arguments)
+            .current_dir(directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(piped.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+        let request = server.requests().pop().unwrap();
+        request.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    assert_eq!(
+        sent(&["@order.json"], ""),
+        r#"{"processor":"orders","data":{"from":"file"}}"#
+    );
+    assert_eq!(
+        sent(&["-"], r#"{"from":"pipe"}"#),
+        r#"{"processor":"orders","data":{"from":"pipe"}}"#
+    );
+    assert_eq!(sent(&[], ""), r#"{"processor":"orders","data":null}"#);
+    assert_eq!(
+        sent(&["hello", "--content-type", "text/plain"], ""),
+        r#"{"processor":"orders","data_base64":"aGVsbG8=","content_type":"text/plain"}"#
+    );
+}
+
+#[test]
+fn lanes_are_a_table_for_people_and_the_answer_for_programs() {
+    let lanes = r#"{"lanes":[{"processor":"orders","priority":"NORMAL","queued":3,"scheduled":0,"running":16,"retrying":0,"dead":0,"oldest_age_ms":1500,"workers":2,"arrived":1019,"dispatched":1016,"ended":1000},{"processor":"mail","priority":"SLOW","queued":0,"scheduled":0,"running":0,"retrying":0,"dead":0,"oldest_age_ms":null,"workers":0,"arrived":0,"dispatched":0,"ended":0}]}"#;
+    let server = CannedServer::new("200 OK", lanes);
+    let output = run(&["lane", "ls", "--url", &server.url()]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_shows!(stdout(&output));
+    let output = run(&["lane", "ls", "--json", "--url", &server.url()]);
+    assert_eq!(stdout(&output), format!("{lanes}\n"));
+}
+
+#[test]
+fn config_check_names_the_place_of_a_mistake() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run_in(directory.path(), &["config", "check"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+
+    fs::write(directory.path().join("jitney.toml"), "[server]\njob_max = 3\n").unwrap();
+    let output = run_in(directory.path(), &["config", "check"]);
+    assert_eq!(code(&output), 2);
+    assert_eq!(stdout(&output), "");
+    assert_shows!(stderr(&output));
+
+    fs::write(
+        directory.path().join("good.toml"),
+        "[server]\nlisten = '127.0.0.1:9'\n[processor.orders]\nmax_jobs = 16\n[[route]]\npath = '/orders'\nprocessor = 'orders'\n",
+    )
+    .unwrap();
+    let output = run_in(directory.path(), &["config", "check", "--config", "good.toml"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "good.toml: good (listens on 127.0.0.1:9, 1 processors, 1 routes)\n"
+    );
+}
