@@ -4,6 +4,14 @@
 //! The bytes are described in docs/log_format.md. A field that is `Option` or a `Vec` is a tagged field on
 //! disk: absent costs nothing, and a reader skips the tags that it does not know.
 
+mod decode;
+mod encode;
+mod format;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{DecodeError, Records};
+
 use crate::ids::{JobId, Priority, Token, WallMs};
 
 /// One thing that happened.
@@ -198,4 +206,33 @@ pub enum Cause {
     Error,
     /// A final settle did not name it; an attempt is counted.
     MissingOutcome,
+}
+
+/// What a job weighs in a batch beside its data: ids, times and names on the wire.
+const WIRE_BYTES_BESIDE: usize = 256;
+
+impl Submit<'_> {
+    /// What the job weighs in a batch, wire bytes: its data, key and labels, and an allowance for the rest.
+    #[must_use]
+    pub fn wire_bytes(&self) -> u32 {
+        let labels: usize = self
+            .labels
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        let bytes = WIRE_BYTES_BESIDE + self.data.len() + self.key.map_or(0, str::len) + labels;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a repeat of this submit is answered by this job: it came with an idempotency key, or
+    /// with an id of its caller's.
+    #[must_use]
+    pub const fn has_identity(&self) -> bool {
+        self.client_id || self.idempotency.is_some()
+    }
+}
+
+/// The CRC of a record's bytes: all but the CRC itself.
+fn checksum(record: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
 }

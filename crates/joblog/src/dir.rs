@@ -1,0 +1,247 @@
+//! A real directory as [`Storage`], held by one process at a time.
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{error, fmt};
+
+use crate::storage::{File, Storage};
+
+/// The file that is locked, with its holder's pid in it.
+const LOCK: &str = "lock";
+
+/// A directory of the file system. Clones are the same directory; the lock goes with the last of them.
+#[derive(Clone, Debug)]
+pub struct DirStorage(Arc<Dir>);
+
+#[derive(Debug)]
+struct Dir {
+    path: PathBuf,
+    /// Open for its syncs.
+    dir: fs::File,
+    /// Locked as long as it is open; `None` where there was nothing to lock.
+    _lock: Option<fs::File>,
+}
+
+/// A file of a [`DirStorage`].
+#[derive(Debug)]
+pub struct DirFile(fs::File);
+
+/// Why a directory cannot be used.
+#[derive(Debug)]
+pub enum DirError {
+    /// Another process uses it. Stop that one first.
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process, as far as it says.
+        pid: Option<u32>,
+    },
+    /// The file system refuses. Whoever owns the directory can fix it.
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for DirError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked { path, pid: Some(pid) } => {
+                write!(f, "`{}` is in use by the process with pid {pid}", path.display())
+            }
+            Self::Locked { path, pid: None } => {
+                write!(f, "`{}` is in use by another process", path.display())
+            }
+            Self::Io { path, source } => write!(f, "`{}`: {source}", path.display()),
+        }
+    }
+}
+
+impl error::Error for DirError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Locked { .. } => None,
+        }
+    }
+}
+
+impl DirStorage {
+    /// Takes a directory for this process, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`DirError`]; the directory is as it was.
+    pub fn open(path: &Path) -> Result<Self, DirError> {
+        let failed = |at: &Path, source| DirError::Io {
+            path: at.to_owned(),
+            source,
+        };
+        if !path.is_dir() {
+            fs::create_dir_all(path).map_err(|error| failed(path, error))?;
+            // The new name must outlive a power cut, or all that is in it is lost.
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            fs::File::open(parent)
+                .and_then(|dir| dir.sync_all())
+                .map_err(|error| failed(parent, error))?;
+        }
+        let lock_path = path.join(LOCK);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(|error| failed(&lock_path, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(DirError::Locked {
+                    path: path.to_owned(),
+                    pid: pid(&mut lock),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
+        }
+        write_pid(&mut lock).map_err(|error| failed(&lock_path, error))?;
+        Self::with_lock(path, Some(lock))
+    }
+
+    /// Takes a directory to look at: nothing in it is made or changed. No process may use it meanwhile.
+    ///
+    /// # Errors
+    /// [`DirError`]; also if there is no such directory.
+    pub fn inspect(path: &Path) -> Result<Self, DirError> {
+        let lock_path = path.join(LOCK);
+        let lock = match fs::File::open(&lock_path) {
+            Ok(mut lock) => match lock.try_lock_shared() {
+                Ok(()) => Some(lock),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(DirError::Locked {
+                        path: path.to_owned(),
+                        pid: pid(&mut lock),
+                    });
+                }
+                Err(TryLockError::Error(source)) => {
+                    return Err(DirError::Io {
+                        path: lock_path,
+                        source,
+                    });
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                return Err(DirError::Io {
+                    path: lock_path,
+                    source,
+                });
+            }
+        };
+        Self::with_lock(path, lock)
+    }
+
+    fn with_lock(path: &Path, lock: Option<fs::File>) -> Result<Self, DirError> {
+        let dir = fs::File::open(path).map_err(|source| DirError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self(Arc::new(Dir {
+            path: path.to_owned(),
+            dir,
+            _lock: lock,
+        })))
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.path.join(name)
+    }
+}
+
+fn pid(lock: &mut fs::File) -> Option<u32> {
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn write_pid(lock: &mut fs::File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+impl Storage for DirStorage {
+    type File = DirFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0.path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<DirFile> {
+        let path = self.join(name);
+        OpenOptions::new().read(true).write(true).open(path).map(DirFile)
+    }
+
+    fn create(&self, name: &str) -> io::Result<DirFile> {
+        let path = self.join(name);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .map(DirFile)
+            .map_err(no_room)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.join(from), self.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.join(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.dir.sync_all()
+    }
+}
+
+impl File for DirFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.metadata().map(|metadata| metadata.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset).map_err(no_room)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// A quota that is used up is a full disk to us.
+fn no_room(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::QuotaExceeded {
+        io::ErrorKind::StorageFull.into()
+    } else {
+        error
+    }
+}

@@ -1,0 +1,178 @@
+//! Appends, gathered into groups: the records of one group are one frame.
+
+use super::{AppendError, Closing, Durability, Failure, Log, Progress, Space, Ticket};
+use crate::frame;
+use crate::record::{Record, Records, Submit};
+use crate::storage::Storage;
+
+/// A frame that is being filled.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Room for the frame's head, then records.
+    pub(super) frame: Vec<u8>,
+    pub(super) appends: Vec<Append>,
+}
+
+/// One append's part of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Append {
+    pub(super) ticket: Ticket,
+    pub(super) space: Space,
+    pub(super) durability: Durability,
+    /// Where its records end in the frame; they start where the one before ends.
+    pub(super) end: usize,
+}
+
+impl Group {
+    fn new() -> Self {
+        Self {
+            frame: vec![0; frame::HEAD],
+            appends: Vec::new(),
+        }
+    }
+
+    /// What it will take on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::try_from(self.frame.len().next_multiple_of(frame::ALIGN)).unwrap_or(u64::MAX)
+    }
+
+    /// Who may take a spare for it: a group with new work in it is new work.
+    pub(super) fn space(&self) -> Space {
+        let submits = self.appends.iter().any(|append| append.space == Space::Submit);
+        if submits { Space::Submit } else { Space::Settle }
+    }
+
+    /// Splits off the new work.
+    fn split(self) -> (Self, Self) {
+        let (mut submits, mut settles) = (Self::new(), Self::new());
+        let mut start = frame::HEAD;
+        for append in self.appends {
+            let part = if append.space == Space::Submit {
+                &mut submits
+            } else {
+                &mut settles
+            };
+            part.frame.extend_from_slice(&self.frame[start..append.end]);
+            start = append.end;
+            part.appends.push(Append {
+                end: part.frame.len(),
+                ..append
+            });
+        }
+        (submits, settles)
+    }
+}
+
+impl<S: Storage> Log<S> {
+    /// Queues records that become durable together or not at all: they are in one frame.
+    ///
+    /// # Errors
+    /// [`AppendError`]: nothing was queued.
+    pub fn append(
+        &mut self,
+        records: &[Record<'_>],
+        space: Space,
+        durability: Durability,
+    ) -> Result<Ticket, AppendError> {
+        if self.poisoned.is_some() || self.closing != Closing::Open {
+            return Err(AppendError::Closed);
+        }
+        let bytes: usize = records.iter().map(Record::bytes_max).sum();
+        if bytes > self.options.frame_bytes_max {
+            let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+            return Err(AppendError::TooLarge {
+                bytes: count(bytes),
+                limit: count(self.options.frame_bytes_max),
+            });
+        }
+        let keys = submits(records).filter(|submit| submit.has_identity()).count();
+        if keys > 0 && self.index.keys_full(keys) {
+            return Err(AppendError::KeysFull);
+        }
+        let fits = self.fits_hot_segment(bytes);
+        if self.spares.refuses(space, fits) {
+            return Err(AppendError::DiskFull);
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        for submit in submits(records) {
+            self.index.submit_queued(submit, ticket);
+            self.identity.last_sequence = self.identity.last_sequence.max(submit.sequence);
+        }
+        let group = self.group_for(bytes);
+        for record in records {
+            record.encode(&mut group.frame);
+        }
+        group.appends.push(Append {
+            ticket,
+            space,
+            durability,
+            end: group.frame.len(),
+        });
+        Ok(ticket)
+    }
+
+    /// The group that takes `bytes` more: the last one, or a new one.
+    fn group_for(&mut self, bytes: usize) -> &mut Group {
+        let limit = self.options.group_bytes_max;
+        if self
+            .queue
+            .back()
+            .is_none_or(|last| last.frame.len() + bytes > limit)
+        {
+            self.queue.push_back(Group::new());
+        }
+        self.queue
+            .back_mut()
+            .expect("a group was pushed if there was none")
+    }
+
+    /// Whether the hot segment can hold `bytes` behind all that is queued.
+    fn fits_hot_segment(&self, bytes: usize) -> bool {
+        let queued: u64 = self.queue.iter().map(Group::bytes).sum();
+        let in_flight = self.in_flight.as_ref().map_or(0, |commit| commit.bytes());
+        let head = u64::try_from(bytes + 2 * frame::HEAD).unwrap_or(u64::MAX);
+        !self.needs_switch(queued + in_flight + head)
+    }
+
+    /// The first group cannot have the segment that it needs: its new work fails, or all of it.
+    pub(super) fn fail_first_group(&mut self, space: Space) {
+        let Some(group) = self.queue.pop_front() else {
+            return;
+        };
+        if space == Space::Submit {
+            let (submits, settles) = group.split();
+            self.fail(&submits, Failure::DiskFull);
+            if !settles.appends.is_empty() {
+                self.queue.push_front(settles);
+            }
+        } else {
+            self.fail(&group, Failure::DiskFull);
+        }
+        self.spares.group_failed(self.now);
+    }
+
+    pub(super) fn fail(&mut self, group: &Group, failure: Failure) {
+        self.fail_appends(&group.frame[frame::HEAD..], &group.appends, failure);
+    }
+
+    /// `records` are the records of these appends.
+    pub(super) fn fail_appends(&mut self, records: &[u8], appends: &[Append], failure: Failure) {
+        for (_, bytes) in Records::new(records).flatten() {
+            if let Ok(submit) = Submit::decode(bytes) {
+                self.index.submit_failed(submit.id);
+            }
+        }
+        let failed = appends
+            .iter()
+            .map(|append| Progress::Failed(append.ticket, failure));
+        self.progress.extend(failed);
+    }
+}
+
+fn submits<'r, 'a>(records: &'r [Record<'a>]) -> impl Iterator<Item = &'r Submit<'a>> {
+    records.iter().filter_map(|record| match record {
+        Record::Submit(submit) => Some(submit),
+        _ => None,
+    })
+}

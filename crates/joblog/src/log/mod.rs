@@ -1,0 +1,342 @@
+//! The log: appends in, durable records out, and what they say of every job.
+//!
+//! The caller owns the one [`Log`] and all its time: it appends, takes a [`Commit`] and carries it out (on a
+//! thread, or step by step), reports back, and reads [`Progress`]. Nothing here blocks but point reads of old
+//! records; nothing here starts a thread. While a commit is out, appends gather in the next group.
+//!
+//! Order is law: a record enters the index only when it is durable, and `Durable` is said only then.
+
+mod api;
+mod chore;
+mod commit;
+mod groups;
+mod progress;
+mod space;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub use api::{
+    AppendError, Durability, Failure, KeyEntry, Known, Opened, Options, Progress, ReadError, Slice, Space,
+    Stored, Ticket, Usage,
+};
+pub use chore::Chore;
+pub(crate) use chore::fill;
+pub use commit::Commit;
+pub(crate) use space::{Spare, Spares};
+
+use crate::cache::Cache;
+use crate::ids::{JobId, WallMs};
+use crate::index::{Index, Place};
+use crate::record::{IdempotencyKey, Record};
+use crate::recovery::{self, OpenError, Start};
+use crate::replay::{Drain, Recovered};
+use crate::storage::{File, Storage};
+use crate::time::{Mono, Now};
+
+/// A stream of random numbers, from outside so that a simulation can repeat it.
+pub(crate) type RandomSource = Box<dyn FnMut() -> u64 + Send>;
+
+/// The embedded durable log of one directory.
+pub struct Log<S: Storage> {
+    storage: S,
+    options: Options,
+    random: RandomSource,
+    identity: Identity,
+    /// From the oldest to the one that is written to.
+    segments: VecDeque<Segment<S::File>>,
+    /// The slot of the first of them.
+    first_slot: u32,
+    tail: Tail,
+    lsn: Lsn,
+    /// Groups that wait to be committed; appends go into the last.
+    queue: VecDeque<groups::Group>,
+    in_flight: Option<progress::InFlight<S::File>>,
+    /// Frames that are written and not known to be synced.
+    unsynced: VecDeque<progress::Written>,
+    index: Index,
+    cache: Cache,
+    spares: Spares<S::File>,
+    chore: Option<chore::Running>,
+    progress: VecDeque<Progress>,
+    next_ticket: u64,
+    closing: Closing,
+    /// Why the log takes no more records.
+    poisoned: Option<String>,
+    drain: Drain,
+    /// The last reading of the clocks.
+    now: Now,
+    groups_written: u64,
+    syncs: u64,
+}
+
+/// What never changes in a boot, and what only grows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) node: u64,
+    /// This boot's epoch.
+    pub(crate) boot: u32,
+    /// The number of the next segment.
+    pub(crate) next_number: u64,
+    /// The highest sequence of any submit.
+    pub(crate) last_sequence: u64,
+}
+
+/// A segment file.
+pub(crate) struct Segment<F> {
+    pub(crate) name: String,
+    pub(crate) file: Arc<F>,
+    /// Bytes on disk, as far as known.
+    pub(crate) bytes: u64,
+}
+
+/// Where the last segment is written to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    pub(crate) epoch: u64,
+    /// Where the next frame goes.
+    pub(crate) offset: u64,
+    /// It has its end frame: the next frame goes into another segment.
+    pub(crate) sealed: bool,
+    /// The disk had no room for a frame in it.
+    pub(crate) exhausted: bool,
+}
+
+/// How far the log is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lsn {
+    /// The next frame's.
+    pub(crate) next: u64,
+    /// The highest known synced.
+    pub(crate) durable: u64,
+    /// The durable LSN in the newest frame: what has a witness.
+    pub(crate) witnessed: u64,
+    /// The last frame with records.
+    pub(crate) last_records: u64,
+    /// When the last frame was written.
+    pub(crate) last_frame_at: Mono,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    Open,
+    /// What is queued is written, then the end frame.
+    Asked,
+    Done,
+}
+
+/// Forgotten per tick: a bound on one call, not on the rate, as the timer asks for the next at once.
+const EXPIRE_AT_ONCE: usize = 10_000;
+
+impl<S: Storage> Log<S> {
+    /// Opens the log of a directory: recovers what is there, begins a new segment, durably.
+    ///
+    /// `random` must never repeat itself over restarts. Until [`Log::next_recovered`] is exhausted,
+    /// what it still holds stays in memory.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was lost by trying.
+    pub fn open(
+        storage: S,
+        options: Options,
+        mut random: RandomSource,
+        now: Now,
+    ) -> Result<Opened<S>, OpenError> {
+        options.check().map_err(OpenError::Options)?;
+        let Start {
+            identity,
+            segments,
+            tail,
+            lsn,
+            spares,
+            index,
+            drain,
+            report,
+        } = recovery::start(&storage, &options, &mut random, now)?;
+        let cache = Cache::new(options.cache_bytes);
+        let log = Self {
+            storage,
+            options,
+            random,
+            identity,
+            segments,
+            first_slot: 0,
+            tail,
+            lsn,
+            queue: VecDeque::new(),
+            in_flight: None,
+            unsynced: VecDeque::new(),
+            index,
+            cache,
+            spares,
+            chore: None,
+            progress: VecDeque::new(),
+            next_ticket: 1,
+            closing: Closing::Open,
+            poisoned: None,
+            drain,
+            now,
+            groups_written: 0,
+            syncs: 0,
+        };
+        Ok(Opened { log, report })
+    }
+
+    /// The directory's own random number.
+    #[must_use]
+    pub const fn node(&self) -> u64 {
+        self.identity.node
+    }
+
+    /// This boot's epoch, durable already.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.identity.boot
+    }
+
+    /// The next unsettled job, in the order of acceptance, then the next lease, of before this start.
+    pub fn next_recovered(&mut self) -> Option<Recovered> {
+        self.drain.next()
+    }
+
+    /// The next thing that happened.
+    pub fn progress(&mut self) -> Option<Progress> {
+        self.progress.pop_front()
+    }
+
+    /// Forgets what is past its time. Call it when [`Log::next_timer`] says so.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        self.index.expire(now, EXPIRE_AT_ONCE);
+        if self.chore.is_none() && !self.spares.wants_more() && self.spares.may_try(now.mono) {
+            self.room_found();
+        }
+    }
+
+    /// When [`Log::tick`], [`Log::next_commit`] and [`Log::next_chore`] must be called even if nothing else happens.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Mono> {
+        if self.poisoned.is_some() || self.closing == Closing::Done {
+            return None;
+        }
+        let full = if self.chore.is_none() {
+            self.spares.next_timer()
+        } else {
+            None
+        };
+        [full, self.mark_at(), self.index.next_timer()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Asks for a clean end: what is queued is committed, then an end frame; then comes [`Progress::Closed`].
+    pub fn close(&mut self) {
+        if self.closing == Closing::Open {
+            self.closing = Closing::Asked;
+        }
+    }
+
+    /// What memory knows of a job.
+    #[must_use]
+    pub fn find(&self, id: JobId) -> Option<Known> {
+        self.index.find(id)
+    }
+
+    /// Which job an idempotency key stands for, queued submits included.
+    #[must_use]
+    pub fn find_key(&self, key: IdempotencyKey) -> Option<KeyEntry> {
+        self.index.find_key(key)
+    }
+
+    /// Whether the next submit with a key or a client's id is refused.
+    #[must_use]
+    pub fn keys_full(&self) -> bool {
+        self.index.keys_full(1)
+    }
+
+    /// Reads a durable job's submit back, and its outcome if that is kept.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the medium fails or a record is damaged.
+    pub fn read(&self, id: JobId) -> Result<Option<Stored>, ReadError> {
+        let Some((submit, outcome)) = self.index.places(id) else {
+            return Ok(None);
+        };
+        let outcome = outcome.map(|place| self.fetch(place)).transpose()?;
+        Ok(Some(Stored {
+            submit: self.fetch(submit)?,
+            outcome,
+        }))
+    }
+
+    /// Figures for limits and metrics.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let counts = self.index.counts();
+        let segments: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
+        let spares = count(self.spares.ready().len()) * self.options.segment_bytes;
+        Usage {
+            unsettled: count(self.index.unsettled()),
+            results: count(self.index.results()),
+            result_bytes: counts.result_bytes,
+            results_evicted: counts.results_evicted,
+            keys: count(self.index.keys()),
+            disk_bytes: segments + spares,
+            groups: self.groups_written,
+            syncs: self.syncs,
+            submits_full: self.spares.is_full(Space::Submit),
+            settles_full: self.spares.is_full(Space::Settle),
+        }
+    }
+
+    /// Why the log takes no more records, if it does not: an I/O error after which nothing is certain.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    fn fetch(&self, place: Place) -> Result<Slice, ReadError> {
+        if let Some(slice) = self.cache.get(place) {
+            return Ok(slice);
+        }
+        let at = place
+            .slot
+            .checked_sub(self.first_slot)
+            .and_then(|at| usize::try_from(at).ok());
+        let Some(segment) = at.and_then(|at| self.segments.get(at)) else {
+            return Err(ReadError::new(
+                "no segment",
+                place.offset,
+                "its segment is gone".to_owned(),
+            ));
+        };
+        let failed = |what: String| ReadError::new(&segment.name, place.offset, what);
+        let length = usize::try_from(place.bytes).map_err(|error| failed(error.to_string()))?;
+        let mut bytes = vec![0; length];
+        segment
+            .file
+            .read_at(&mut bytes, u64::from(place.offset))
+            .map_err(|error| failed(error.to_string()))?;
+        Record::decode(&bytes).map_err(|error| failed(error.to_string()))?;
+        Ok(Slice::new(Arc::new(bytes), 0..length))
+    }
+
+    /// The hot segment's slot.
+    fn tail_slot(&self) -> u32 {
+        let behind_first = u32::try_from(self.segments.len() - 1).expect("segments are counted in 32 bits");
+        self.first_slot + behind_first
+    }
+
+    fn room_found(&mut self) {
+        if self.spares.found_room() {
+            self.progress.push_back(Progress::SpaceReturned);
+        }
+    }
+}
+
+/// How old a job's end is at a restart.
+pub(crate) fn age_ms(finished: WallMs, now: Now) -> u64 {
+    now.wall.0.saturating_sub(finished.0)
+}

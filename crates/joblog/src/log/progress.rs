@@ -1,0 +1,420 @@
+//! From queued to durable: one commit at a time, and what follows from its writing, its sync, its failure.
+
+use std::io;
+use std::sync::Arc;
+
+use super::commit::{Commit, End, Reached, Switch};
+use super::groups::{Append, Group};
+use super::space::{Room, Spare};
+use super::{Closing, Durability, Failure, Log, Progress, Segment, Tail};
+use crate::frame::{self, Head, Kind};
+use crate::index::Place;
+use crate::record::{Record, Records};
+use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, segment_name};
+use crate::storage::{File, Storage};
+use crate::time::{Mono, Now};
+
+/// How long the last records stay without a witness, and unsynced, microseconds.
+const MARK_US: u64 = 1_000_000;
+
+/// The commit that is out.
+pub(super) struct InFlight<F> {
+    kind: Kind,
+    lsn: u64,
+    durable_lsn: u64,
+    file: Arc<F>,
+    frame: Arc<Vec<u8>>,
+    appends: Vec<Append>,
+    switch: Option<Next<F>>,
+    sync_after: bool,
+    reached: Arc<Reached>,
+}
+
+/// The segment that the commit begins.
+struct Next<F> {
+    spare: Spare<F>,
+    name: String,
+    epoch: u64,
+    /// The LSN of the old segment's end frame, if this commit writes it.
+    end_lsn: Option<u64>,
+}
+
+/// A frame on its way from written to synced.
+pub(super) struct Written {
+    slot: u32,
+    offset: u64,
+    frame: Arc<Vec<u8>>,
+    appends: Vec<Append>,
+    at: Mono,
+}
+
+impl<F> InFlight<F> {
+    pub(super) fn bytes(&self) -> u64 {
+        u64::try_from(self.frame.len()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The records of a frame that holds these appends.
+fn records<'f>(frame: &'f [u8], appends: &[Append]) -> &'f [u8] {
+    &frame[frame::HEAD..appends.last().map_or(frame::HEAD, |last| last.end)]
+}
+
+impl<S: Storage> Log<S> {
+    /// The next commit to carry out, if one is due and none is out.
+    pub fn next_commit(&mut self, now: Now) -> Option<Commit<S>> {
+        self.now = now;
+        if self.poisoned.is_some() || self.in_flight.is_some() || self.closing == Closing::Done {
+            return None;
+        }
+        while let Some(group) = self.queue.front() {
+            let (bytes, space) = (group.bytes(), group.space());
+            let switch = self.needs_switch(bytes);
+            match if switch {
+                self.spares.room(space)
+            } else {
+                Room::Ready
+            } {
+                Room::Ready => return self.commit_group(switch),
+                Room::Wait => return None,
+                Room::Full => self.fail_first_group(space),
+            }
+        }
+        if self.closing == Closing::Asked && self.spares.may_try(now.mono) {
+            return self.commit_end();
+        }
+        if self.mark_at().is_some_and(|at| at <= now.mono) {
+            return Some(self.commit_empty(Kind::Mark));
+        }
+        None
+    }
+
+    /// The frame is written, or is not: the answer to [`Commit::write`].
+    pub fn written(&mut self, result: io::Result<()>, now: Now) {
+        self.now = now;
+        let Some(mut commit) = self.in_flight.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.switched(&mut commit);
+                self.frame_written(commit);
+            }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.switched(&mut commit);
+                self.found_full(&commit);
+            }
+            Err(error) => {
+                let appends = std::mem::take(&mut commit.appends);
+                self.fail_appends(records(&commit.frame, &appends), &appends, Failure::Unknown);
+                self.poison(format!("a write failed: {error}"));
+            }
+        }
+    }
+
+    /// The frame is synced, or is not: the answer to [`Commit::sync`].
+    pub fn synced(&mut self, result: io::Result<()>, now: Now) {
+        self.now = now;
+        let Some(commit) = self.in_flight.take() else {
+            return;
+        };
+        if let Err(error) = result {
+            self.poison(format!("a sync failed: {error}"));
+            return;
+        }
+        self.syncs += 1;
+        self.durable_up_to(commit.lsn);
+        if commit.kind == Kind::End {
+            self.closed();
+        }
+    }
+
+    /// When a mark is due, if nothing else comes: while the last records have no witness, or are not synced.
+    pub(super) fn mark_at(&self) -> Option<Mono> {
+        let busy = self.in_flight.is_some() || !self.queue.is_empty() || self.tail.sealed;
+        let needed = self.lsn.witnessed < self.lsn.last_records;
+        (needed && !busy).then_some(Mono(self.lsn.last_frame_at.0 + MARK_US))
+    }
+
+    /// Whether a frame of so many bytes goes into another segment.
+    pub(super) fn needs_switch(&self, bytes: u64) -> bool {
+        let capacity = self
+            .segments
+            .back()
+            .map_or(0, |hot| hot.bytes.max(self.options.segment_bytes));
+        self.tail.sealed || self.tail.exhausted || self.tail.offset + bytes + RESERVE_BYTES > capacity
+    }
+
+    fn commit_group(&mut self, switch: bool) -> Option<Commit<S>> {
+        let next = if switch { Some(self.next_segment()?) } else { None };
+        let group = self.queue.pop_front()?;
+        let waited_for = group
+            .appends
+            .iter()
+            .any(|append| append.durability == Durability::Sync);
+        // Frames that nobody waits for are synced within a second all the same.
+        let overdue = self
+            .unsynced
+            .front()
+            .is_some_and(|first| first.at.0 + MARK_US <= self.now.mono.0);
+        Some(self.commit(Kind::Group, group, next, waited_for || overdue))
+    }
+
+    /// The end frame of a clean stop; nothing if the segment has one.
+    fn commit_end(&mut self) -> Option<Commit<S>> {
+        if self.tail.sealed {
+            self.closed();
+            return None;
+        }
+        Some(self.commit_empty(Kind::End))
+    }
+
+    fn closed(&mut self) {
+        self.closing = Closing::Done;
+        self.progress.push_back(Progress::Closed);
+    }
+
+    fn commit_empty(&mut self, kind: Kind) -> Commit<S> {
+        let group = Group {
+            frame: vec![0; frame::HEAD],
+            appends: Vec::new(),
+        };
+        self.commit(kind, group, None, true)
+    }
+
+    fn next_segment(&mut self) -> Option<Next<S::File>> {
+        let spare = self.spares.take()?;
+        let number = self.identity.next_number;
+        self.identity.next_number += 1;
+        let end_lsn = (!self.tail.sealed).then_some(self.lsn.next);
+        Some(Next {
+            spare,
+            name: segment_name(number),
+            epoch: (self.random)(),
+            end_lsn,
+        })
+    }
+
+    fn commit(
+        &mut self,
+        kind: Kind,
+        group: Group,
+        next: Option<Next<S::File>>,
+        sync_after: bool,
+    ) -> Commit<S> {
+        let Group { mut frame, appends } = group;
+        // An empty frame is a witness of all before it, which is synced first; so is the first of a segment.
+        let sync_before = kind != Kind::Group && next.is_none();
+        let lsn = self.lsn.next + u64::from(next.as_ref().is_some_and(|next| next.end_lsn.is_some()));
+        let witness = sync_before || next.is_some();
+        let durable_lsn = if witness { lsn - 1 } else { self.lsn.durable };
+        let epoch = next.as_ref().map_or(self.tail.epoch, |next| next.epoch);
+        Head {
+            kind,
+            epoch,
+            lsn,
+            durable_lsn,
+        }
+        .seal(&mut frame);
+        let frame = Arc::new(frame);
+        let hot = self.segments.back().expect("a log has a segment");
+        let (file, offset) = next.as_ref().map_or((&hot.file, self.tail.offset), |next| {
+            (&next.spare.file, FRAMES_AT)
+        });
+        let file = Arc::clone(file);
+        let reached = Arc::new(Reached::default());
+        let commit = Commit {
+            storage: self.storage.clone(),
+            file: Arc::clone(&file),
+            offset,
+            frame: Arc::clone(&frame),
+            sync_before,
+            switch: next.as_ref().map(|next| self.switch(next, lsn)),
+            sync_after,
+            reached: Arc::clone(&reached),
+        };
+        self.in_flight = Some(InFlight {
+            kind,
+            lsn,
+            durable_lsn,
+            file,
+            frame,
+            appends,
+            switch: next,
+            sync_after,
+            reached,
+        });
+        commit
+    }
+
+    /// What happens on disk between the old segment and the new one, whose first LSN is `first_lsn`.
+    fn switch(&self, next: &Next<S::File>, first_lsn: u64) -> Switch<S::File> {
+        let hot = self.segments.back().expect("a log has a segment");
+        let end = next.end_lsn.map(|lsn| {
+            let head = Head {
+                kind: Kind::End,
+                epoch: self.tail.epoch,
+                lsn,
+                durable_lsn: lsn - 1,
+            };
+            End {
+                file: Arc::clone(&hot.file),
+                offset: self.tail.offset,
+                frame: head.empty_frame(),
+            }
+        });
+        let header = Header {
+            boot: self.identity.boot,
+            number: self.identity.next_number - 1,
+            epoch: next.epoch,
+            first_lsn,
+            replaces: 0,
+            node: self.identity.node,
+            sequence: self.identity.last_sequence,
+        };
+        Switch {
+            end,
+            from: next.spare.name.clone(),
+            to: next.name.clone(),
+            header: header.encode(),
+        }
+    }
+
+    /// Takes over as much of the commit's switch as was carried out.
+    fn switched(&mut self, commit: &mut InFlight<S::File>) {
+        let Some(next) = commit.switch.take() else { return };
+        let sealed = commit.reached.sealed();
+        if let (true, Some(end_lsn)) = (sealed, next.end_lsn) {
+            self.tail.sealed = true;
+            self.lsn.next = end_lsn + 1;
+            self.durable_up_to(end_lsn);
+            self.lsn.witnessed = self.lsn.witnessed.max(end_lsn - 1);
+        }
+        if commit.reached.begun() {
+            let bytes = next.spare.file.len().unwrap_or(self.options.segment_bytes);
+            self.segments.push_back(Segment {
+                name: next.name,
+                file: next.spare.file,
+                bytes,
+            });
+            self.index.add_segment();
+            self.tail = Tail {
+                epoch: next.epoch,
+                offset: FRAMES_AT,
+                sealed: false,
+                exhausted: false,
+            };
+        } else if !sealed && next.end_lsn.is_some() {
+            self.spares.put(next.spare);
+        }
+    }
+
+    fn frame_written(&mut self, commit: InFlight<S::File>) {
+        let bytes = commit.bytes();
+        let (slot, offset) = (self.tail_slot(), self.tail.offset);
+        self.tail.offset += bytes;
+        if let Some(hot) = self.segments.back_mut() {
+            hot.bytes = hot.bytes.max(self.tail.offset);
+        }
+        self.lsn.next = commit.lsn + 1;
+        self.lsn.witnessed = commit.durable_lsn;
+        self.lsn.last_frame_at = self.now.mono;
+        if commit.kind == Kind::Group {
+            self.groups_written += 1;
+            self.lsn.last_records = commit.lsn;
+            self.cache.put(slot, u32_of(offset), Arc::clone(&commit.frame));
+            self.progress.extend(
+                commit
+                    .appends
+                    .iter()
+                    .map(|append| Progress::Written(append.ticket)),
+            );
+        } else {
+            // Before an empty frame everything was synced.
+            self.durable_up_to(commit.lsn - 1);
+        }
+        let (frame, appends) = (Arc::clone(&commit.frame), commit.appends);
+        self.unsynced.push_back(Written {
+            slot,
+            offset,
+            frame,
+            appends,
+            at: self.now.mono,
+        });
+        if commit.sync_after {
+            self.in_flight = Some(InFlight {
+                appends: Vec::new(),
+                ..commit
+            });
+        }
+    }
+
+    /// The disk had no room, and the frame is cut. The segment takes no more.
+    fn found_full(&mut self, commit: &InFlight<S::File>) {
+        self.tail.exhausted |= self
+            .segments
+            .back()
+            .is_some_and(|hot| Arc::ptr_eq(&hot.file, &commit.file));
+        self.lsn.last_frame_at = self.now.mono;
+        self.fail_appends(
+            records(&commit.frame, &commit.appends),
+            &commit.appends,
+            Failure::DiskFull,
+        );
+        self.spares.group_failed(self.now);
+    }
+
+    /// Order is law: first durable, then in the index, then told. `lsn` and all below are synced.
+    fn durable_up_to(&mut self, lsn: u64) {
+        self.lsn.durable = self.lsn.durable.max(lsn);
+        while let Some(written) = self.unsynced.pop_front() {
+            let base = u32_of(written.offset) + 40;
+            for (at, bytes) in Records::new(records(&written.frame, &written.appends)).flatten() {
+                let offset = base + u32::try_from(at).expect("a frame is shorter than a segment");
+                let length = u32::try_from(bytes.len()).expect("a record is shorter than a segment");
+                self.apply(
+                    bytes,
+                    Place {
+                        slot: written.slot,
+                        offset,
+                        bytes: length,
+                    },
+                );
+            }
+            let durable = written
+                .appends
+                .iter()
+                .map(|append| Progress::Durable(append.ticket));
+            self.progress.extend(durable);
+        }
+    }
+
+    fn apply(&mut self, bytes: &[u8], place: Place) {
+        match Record::decode(bytes) {
+            Ok(Record::Submit(submit)) => {
+                self.index.submit(&submit, place);
+            }
+            Ok(Record::Outcome(outcome)) => {
+                self.index.outcome(&outcome, place, 0, self.now);
+            }
+            // Leases and returns are read back at the next start only.
+            Ok(Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_)) => {}
+            Err(error) => unreachable!("this log encoded the record: {error}"),
+        }
+    }
+
+    /// After an error of which nothing is known nothing is acknowledged any more.
+    pub(super) fn poison(&mut self, why: String) {
+        for written in std::mem::take(&mut self.unsynced) {
+            let records = records(&written.frame, &written.appends);
+            self.fail_appends(records, &written.appends, Failure::Unknown);
+        }
+        for group in std::mem::take(&mut self.queue) {
+            self.fail(&group, Failure::Unknown);
+        }
+        self.poisoned = Some(why);
+    }
+}
+
+fn u32_of(offset: u64) -> u32 {
+    u32::try_from(offset).expect("segments are shorter than 4 GiB")
+}

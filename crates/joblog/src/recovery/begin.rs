@@ -1,0 +1,260 @@
+//! The segment that a start begins: a copy of the last one, or the very first.
+//!
+//! The last segment is copied even if it is sealed. A sync that failed leaves frames that can be read until the
+//! power goes, and then are gone; whether that happened before this start nobody can tell.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use super::survey::{Found, Leftover, Survey};
+use super::{Cut, Ending, OpenError};
+use crate::frame::{self, Head, Kind, Reader, Slot};
+use crate::log::{Identity, Options, RandomSource, Segment, Spare, Spares, Tail, fill};
+use crate::segment::{FRAMES_AT, Header, cut_name, filling_name, segment_name, spare_name};
+use crate::storage::{File, Storage};
+
+/// So much of the very first segment is pre-written: enough for the time until the first spares are ready,
+/// little enough that nobody waits for it.
+const FIRST_BYTES: u64 = 4 << 20;
+
+/// How many files of cut bytes are kept.
+const CUTS_MAX: usize = 16;
+
+/// How much is copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+pub(super) struct Begun<F> {
+    pub(super) identity: Identity,
+    pub(super) segments: VecDeque<Segment<F>>,
+    pub(super) tail: Tail,
+    pub(super) next_lsn: u64,
+    pub(super) spares: Spares<F>,
+    pub(super) cut: Option<Cut>,
+}
+
+/// Begins a segment, durably. After this the directory holds the log, spares, and nothing else of ours.
+pub(super) fn begin<S: Storage>(
+    storage: &S,
+    options: &Options,
+    random: &mut RandomSource,
+    mut survey: Survey<S::File>,
+    ending: &Ending,
+    last_sequence: u64,
+) -> Result<Begun<S::File>, OpenError> {
+    let failed = |error| OpenError::io("the directory", error);
+    for name in &survey.filling {
+        storage.remove(name).map_err(|error| OpenError::io(name, error))?;
+    }
+    let cut = keep_cut(storage, &survey, ending)?;
+    let last = survey.chain.pop();
+    let number = survey.last_number + 1;
+    let header = Header {
+        boot: survey.last_boot + 1,
+        number,
+        epoch: random(),
+        first_lsn: last
+            .as_ref()
+            .map_or(ending.next_lsn, |last| last.header.first_lsn),
+        replaces: last.as_ref().map_or(0, |last| last.header.number),
+        node: survey.node.unwrap_or_else(&mut *random),
+        sequence: last_sequence,
+    };
+    let source = take_file(storage, options, &mut survey)?;
+    let name = segment_name(number);
+    storage.rename(&source.name, &name).map_err(failed)?;
+    storage.sync_dir().map_err(failed)?;
+    let in_file = |error| OpenError::io(&name, error);
+    let file = source.file;
+    file.write_at(&header.encode(), 0).map_err(in_file)?;
+    file.sync_data().map_err(in_file)?;
+    let (mut offset, mut next_lsn) = (FRAMES_AT, ending.next_lsn);
+    if let Some(last) = &last {
+        offset = copy(last, &*file, header.epoch, ending.offset)?;
+        file.sync_data().map_err(in_file)?;
+        // Only now is the copy complete: this frame says so.
+        let head = Head {
+            kind: Kind::Copy,
+            epoch: header.epoch,
+            lsn: next_lsn,
+            durable_lsn: next_lsn - 1,
+        };
+        let frame = head.empty_frame();
+        file.write_at(&frame, offset).map_err(in_file)?;
+        file.sync_data().map_err(in_file)?;
+        offset += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+        next_lsn += 1;
+        survey.leftovers.push(Leftover {
+            name: last.name.clone(),
+            file: Arc::clone(&last.file),
+        });
+    }
+    let spares = keep_spares(storage, options, &mut survey)?;
+    let mut segments = VecDeque::new();
+    for Found { name, file, .. } in survey.chain {
+        let bytes = file.len().map_err(failed)?;
+        segments.push_back(Segment { name, file, bytes });
+    }
+    let bytes = file.len().map_err(in_file)?;
+    segments.push_back(Segment { name, file, bytes });
+    let identity = Identity {
+        node: header.node,
+        boot: header.boot,
+        next_number: number + 1,
+        last_sequence,
+    };
+    let tail = Tail {
+        epoch: header.epoch,
+        offset,
+        sealed: false,
+        exhausted: false,
+    };
+    Ok(Begun {
+        identity,
+        segments,
+        tail,
+        next_lsn,
+        spares,
+        cut,
+    })
+}
+
+/// Copies the frames in front of `end`: the same LSNs at the same offsets. Returns where they end.
+fn copy<F: File>(from: &Found<F>, to: &F, epoch: u64, end: u64) -> Result<u64, OpenError> {
+    let failed = |error| OpenError::io(&from.name, error);
+    let mut reader = Reader::new(&*from.file).map_err(failed)?;
+    let mut offset = FRAMES_AT;
+    let (mut block, mut block_at) = (Vec::new(), offset);
+    while offset < end {
+        let Slot::Frame(frame) = reader.frame(offset, from.header.epoch).map_err(failed)? else {
+            let what = "a frame was valid a moment ago and is not any more";
+            return Err(OpenError::damaged(&from.name, offset, what));
+        };
+        // What ended a segment or a copy says nothing here.
+        let kind = if frame.head.kind == Kind::Group {
+            Kind::Group
+        } else {
+            Kind::Mark
+        };
+        let mut copied = vec![0; frame::HEAD];
+        copied.extend_from_slice(frame.records);
+        Head {
+            kind,
+            epoch,
+            durable_lsn: 0,
+            ..frame.head
+        }
+        .seal(&mut copied);
+        block.extend_from_slice(&copied);
+        offset += frame.bytes;
+        if block.len() >= COPY_BYTES || offset >= end {
+            to.write_at(&block, block_at)
+                .map_err(|error| OpenError::io("the new segment", error))?;
+            block.clear();
+            block_at = offset;
+        }
+    }
+    Ok(offset)
+}
+
+/// A file for the new segment: a spare, or what is free anyway, or a new one.
+fn take_file<S: Storage>(
+    storage: &S,
+    options: &Options,
+    survey: &mut Survey<S::File>,
+) -> Result<Leftover<S::File>, OpenError> {
+    if let Some(file) = survey.spares.pop().or_else(|| survey.leftovers.pop()) {
+        return Ok(file);
+    }
+    survey.last_spare += 1;
+    let name = filling_name(survey.last_spare);
+    let file = storage
+        .create(&name)
+        .map_err(|error| OpenError::io(&name, error))?;
+    // A segment that cannot be pre-written grows as it is used.
+    match fill(&file, FIRST_BYTES.min(options.segment_bytes)) {
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(OpenError::io(&name, error)),
+        _ => Ok(Leftover {
+            name,
+            file: Arc::new(file),
+        }),
+    }
+}
+
+/// Gives every file that is free a spare's name: a replaced segment must not be read again once the
+/// one that replaces it is gone. Removes what is too many or too short.
+fn keep_spares<S: Storage>(
+    storage: &S,
+    options: &Options,
+    survey: &mut Survey<S::File>,
+) -> Result<Spares<S::File>, OpenError> {
+    let mut ready = Vec::new();
+    let free = survey.spares.drain(..).map(|file| (file, false));
+    for (Leftover { name, file }, rename) in free.chain(survey.leftovers.drain(..).map(|file| (file, true))) {
+        let failed = |error| OpenError::io(&name, error);
+        if ready.len() >= options.spares || file.len().map_err(failed)? < options.segment_bytes {
+            storage.remove(&name).map_err(failed)?;
+        } else if rename {
+            survey.last_spare += 1;
+            let spare = spare_name(survey.last_spare);
+            storage.rename(&name, &spare).map_err(failed)?;
+            ready.push(Spare { name: spare, file });
+        } else {
+            ready.push(Spare { name, file });
+        }
+    }
+    storage
+        .sync_dir()
+        .map_err(|error| OpenError::io("the directory", error))?;
+    Ok(Spares::new(ready, survey.last_spare + 1, options.spares))
+}
+
+/// Keeps the bytes of a torn tail in a file of their own, for a person to look at.
+fn keep_cut<S: Storage>(
+    storage: &S,
+    survey: &Survey<S::File>,
+    ending: &Ending,
+) -> Result<Option<Cut>, OpenError> {
+    let Some(last) = survey.chain.last().filter(|_| ending.torn_to > ending.offset) else {
+        return Ok(None);
+    };
+    let mut cuts = survey.cuts.clone();
+    cuts.sort_unstable();
+    for (_, _, old) in cuts.iter().take(cuts.len().saturating_sub(CUTS_MAX - 1)) {
+        storage.remove(old).map_err(|error| OpenError::io(old, error))?;
+    }
+    let bytes = ending.torn_to - ending.offset;
+    let name = cut_name(last.header.number, ending.offset);
+    let kept = match write_cut(storage, &name, last, ending.offset, bytes) {
+        Ok(()) => Some(name),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            // Half of it is of no use, and a full disk must not prevent a start.
+            storage
+                .remove(&name)
+                .map_err(|error| OpenError::io(&name, error))?;
+            None
+        }
+        Err(error) => return Err(OpenError::io(&name, error)),
+    };
+    Ok(Some(Cut {
+        file: last.name.clone(),
+        offset: ending.offset,
+        bytes,
+        kept,
+    }))
+}
+
+fn write_cut<S: Storage>(
+    storage: &S,
+    name: &str,
+    from: &Found<S::File>,
+    offset: u64,
+    bytes: u64,
+) -> io::Result<()> {
+    // A start that crashed after this point cuts the same bytes again.
+    let file = storage.create(name).or_else(|_| storage.open(name))?;
+    let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+    from.file.read_at(&mut content, offset)?;
+    file.write_at(&content, 0)?;
+    file.sync_data()
+}

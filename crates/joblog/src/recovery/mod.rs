@@ -1,0 +1,275 @@
+//! From files to a log: what is there, where it ends, and a new segment to go on in.
+//!
+//! In: a directory in whatever state a crash left it. Out: index, jobs, leases, and a tail that can be written to;
+//! or an error that names file and offset. Nothing acknowledged is dropped: a tail is cut only where
+//! docs/log_format.md section 6 proves that it was never synced.
+
+mod begin;
+mod survey;
+mod walk;
+
+use std::collections::VecDeque;
+use std::{error, fmt, io};
+
+use crate::index::{Index, Place, Submitted};
+use crate::log::{Identity, Lsn, Options, RandomSource, Segment, Spares, Tail, age_ms};
+use crate::record::Record;
+use crate::replay::{Drain, Replay};
+use crate::storage::Storage;
+use crate::time::Now;
+
+pub(crate) use survey::survey;
+pub(crate) use walk::{Ending, Visitor, walk};
+
+/// What a start found, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// This boot's epoch: 1 at the first start.
+    pub boot: u32,
+    /// Whether the last stop was clean.
+    pub clean: bool,
+    /// A torn tail that was cut.
+    pub cut: Option<Cut>,
+    /// Frames that were read.
+    pub frames: u64,
+    /// Records that were read.
+    pub records: u64,
+    /// Unsettled jobs.
+    pub unsettled: u64,
+    /// Finished jobs whose results are kept.
+    pub results: u64,
+    /// Outcomes of jobs that were not there, or had one already. The first wins.
+    pub outcomes_ignored: u64,
+    /// Submits of jobs that were there already.
+    pub submits_ignored: u64,
+    /// The highest sequence of any submit so far.
+    pub last_sequence: u64,
+}
+
+/// A torn tail: frames that were being written when the power went, of which nothing was acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment file.
+    pub file: String,
+    /// Where the first torn frame started.
+    pub offset: u64,
+    /// How many bytes were cut.
+    pub bytes: u64,
+    /// The file that keeps them; `None` if there was no room for it.
+    pub kept: Option<String>,
+}
+
+/// Damage: bytes that were synced are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Why a log does not open.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The medium failed. Trying again is safe.
+    Io {
+        /// The file, or what was being done.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Acknowledged data is damaged. A person must decide; nothing was changed.
+    Damaged(Damage),
+    /// A newer jitney wrote this directory. Use that one.
+    Newer {
+        /// The file.
+        file: String,
+        /// What is new.
+        what: String,
+    },
+    /// The options contradict one another.
+    Options(String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is damaged at byte {}: {}",
+            self.file, self.offset, self.what
+        )
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { file, source } => write!(f, "cannot open the log: `{file}`: {source}"),
+            Self::Damaged(damage) => write!(f, "{damage}; `jitney log verify --data DIR` shows all of it"),
+            Self::Newer { file, what } => write!(f, "`{file}` is of a newer format: {what}"),
+            Self::Options(what) => f.write_str(what),
+        }
+    }
+}
+
+impl error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl OpenError {
+    pub(crate) fn io(file: &str, source: io::Error) -> Self {
+        Self::Io {
+            file: file.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn damaged(file: &str, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged(Damage {
+            file: file.to_owned(),
+            offset,
+            what: what.into(),
+        })
+    }
+}
+
+/// Everything that a log starts with.
+pub(crate) struct Start<S: Storage> {
+    pub(crate) identity: Identity,
+    pub(crate) segments: VecDeque<Segment<S::File>>,
+    pub(crate) tail: Tail,
+    pub(crate) lsn: Lsn,
+    pub(crate) spares: Spares<S::File>,
+    pub(crate) index: Index,
+    pub(crate) drain: Drain,
+    pub(crate) report: Report,
+}
+
+/// Recovers a directory and begins a new segment in it.
+pub(crate) fn start<S: Storage>(
+    storage: &S,
+    options: &Options,
+    random: &mut RandomSource,
+    now: Now,
+) -> Result<Start<S>, OpenError> {
+    let seed = random();
+    let mut visitor = Rebuild {
+        index: Index::new(options, seed),
+        replay: Replay::new(seed),
+        report: Report::default(),
+        slot: 0,
+        now,
+    };
+    let survey = survey(storage)?;
+    if let Some(damage) = survey.damages.first() {
+        return Err(OpenError::Damaged(damage.clone()));
+    }
+    let mut last_sequence = 0;
+    for found in &survey.chain {
+        visitor.index.add_segment();
+        last_sequence = last_sequence.max(found.header.sequence);
+    }
+    let ending = walk(&survey.chain, &mut visitor)?;
+    let Rebuild {
+        mut index,
+        replay,
+        mut report,
+        ..
+    } = visitor;
+    last_sequence = last_sequence.max(replay.last_sequence());
+    let started = begin::begin(storage, options, random, survey, &ending, last_sequence)?;
+    let begin::Begun {
+        identity,
+        segments,
+        tail,
+        next_lsn,
+        spares,
+        cut,
+    } = started;
+    for _ in index.segments()..segments.len() {
+        index.add_segment();
+    }
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    report.boot = identity.boot;
+    report.clean = ending.clean;
+    report.cut = cut;
+    report.unsettled = count(index.unsettled());
+    report.results = count(index.results());
+    report.outcomes_ignored = index.counts().outcomes_ignored;
+    report.submits_ignored = index.counts().submits_ignored;
+    report.last_sequence = last_sequence;
+    // Every record has a witness: the copy frame, or the header, which is younger than its predecessor's end.
+    let (durable, witnessed) = (next_lsn - 1, next_lsn - 1);
+    let lsn = Lsn {
+        next: next_lsn,
+        durable,
+        witnessed,
+        last_records: 0,
+        last_frame_at: now.mono,
+    };
+    Ok(Start {
+        identity,
+        segments,
+        tail,
+        lsn,
+        spares,
+        index,
+        drain: replay.finish(),
+        report,
+    })
+}
+
+/// Takes every record in, in order.
+struct Rebuild {
+    index: Index,
+    replay: Replay,
+    report: Report,
+    slot: u32,
+    now: Now,
+}
+
+impl Visitor for Rebuild {
+    fn segment(&mut self, slot: u32) {
+        self.slot = slot;
+    }
+
+    fn frame(&mut self) {
+        self.report.frames += 1;
+    }
+
+    fn record(&mut self, record: &Record<'_>, offset: u64, bytes: usize) {
+        self.report.records += 1;
+        let place = Place {
+            slot: self.slot,
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
+        match record {
+            Record::Submit(submit) => {
+                if self.index.submit(submit, place) == Submitted::New {
+                    self.replay.submit(submit);
+                }
+            }
+            Record::Outcome(outcome) => {
+                let age = age_ms(outcome.finished, self.now);
+                if self.index.outcome(outcome, place, age, self.now) {
+                    self.replay.settled(outcome.id);
+                }
+            }
+            Record::Dispatch(dispatch) => self.replay.dispatch(dispatch),
+            Record::Delivered(token) => self.replay.delivered(*token),
+            Record::Return(returned) => self.replay.returned(returned),
+        }
+    }
+
+    fn damage(&mut self, damage: Damage) -> Result<(), OpenError> {
+        Err(OpenError::Damaged(damage))
+    }
+}

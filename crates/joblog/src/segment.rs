@@ -1,0 +1,163 @@
+//! Segment files: their names and their header of one sector. docs/log_format.md sections 1 and 2.
+
+use std::io;
+
+use crate::frame::Reader;
+use crate::storage::File;
+
+/// Bytes of a header: one sector, so that it is written whole or not at all.
+pub(crate) const HEADER: usize = 512;
+
+/// Where the first frame starts.
+pub(crate) const FRAMES_AT: u64 = 512;
+
+/// Kept free at the end of a segment: the end frame, and the copy frames of a hundred starts in a row
+/// that crash before they write anything else.
+pub(crate) const RESERVE_BYTES: u64 = 4096;
+
+const MAGIC: [u8; 8] = *b"JITNEYLG";
+const VERSION: u16 = 1;
+const STREAM_HOT: u8 = 0;
+const CRC_AT: usize = 508;
+
+/// The fields of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) boot: u32,
+    pub(crate) number: u64,
+    pub(crate) epoch: u64,
+    pub(crate) first_lsn: u64,
+    pub(crate) replaces: u64,
+    pub(crate) node: u64,
+    pub(crate) sequence: u64,
+}
+
+/// What a file that has a segment's name turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Begun(Header),
+    /// Renamed to this name, then the power went: free space.
+    NotBegun,
+    Newer(u16),
+    Damaged(&'static str),
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[10] = STREAM_HOT;
+        bytes[12..16].copy_from_slice(&self.boot.to_le_bytes());
+        let words = [
+            self.number,
+            self.epoch,
+            self.first_lsn,
+            self.replaces,
+            self.node,
+            self.sequence,
+        ];
+        for (at, word) in words.into_iter().enumerate() {
+            bytes[16 + at * 8..24 + at * 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER]) -> Self {
+        let word = |at: usize| {
+            bytes[at..]
+                .first_chunk()
+                .map_or(0, |word| u64::from_le_bytes(*word))
+        };
+        Self {
+            boot: bytes[12..]
+                .first_chunk()
+                .map_or(0, |word| u32::from_le_bytes(*word)),
+            number: word(16),
+            epoch: word(24),
+            first_lsn: word(32),
+            replaces: word(40),
+            node: word(48),
+            sequence: word(56),
+        }
+    }
+}
+
+/// Reads what the header of the file named segment `number` says.
+pub(crate) fn examine<F: File>(file: &F, number: u64) -> io::Result<State> {
+    let mut bytes = [0; HEADER];
+    if file.len()? >= FRAMES_AT {
+        file.read_at(&mut bytes, 0)?;
+    }
+    if bytes.iter().all(|byte| *byte == 0) {
+        let mut reader = Reader::new(file)?;
+        let used = reader.holds_a_frame()?;
+        return Ok(if used {
+            State::Damaged("the header is gone")
+        } else {
+            State::NotBegun
+        });
+    }
+    let crc = bytes[CRC_AT..]
+        .first_chunk()
+        .map_or(0, |crc| u32::from_le_bytes(*crc));
+    if bytes[..8] != MAGIC || crc != crc32c::crc32c(&bytes[..CRC_AT]) {
+        return Ok(State::Damaged("the header's checksum does not fit"));
+    }
+    let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+    if version != VERSION || bytes[10] != STREAM_HOT {
+        return Ok(State::Newer(version));
+    }
+    let header = Header::decode(&bytes);
+    Ok(if header.number == number {
+        State::Begun(header)
+    } else {
+        State::NotBegun
+    })
+}
+
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("segment-{number:016}")
+}
+
+pub(crate) fn spare_name(number: u64) -> String {
+    format!("spare-{number:06}")
+}
+
+pub(crate) fn filling_name(number: u64) -> String {
+    format!("filling-{number:06}")
+}
+
+pub(crate) fn cut_name(segment: u64, offset: u64) -> String {
+    format!("cut-{segment:016}-{offset}")
+}
+
+/// What a name in the directory says its file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Segment(u64),
+    Spare(u64),
+    Filling(u64),
+    Cut(u64, u64),
+    Other,
+}
+
+pub(crate) fn parse_name(name: &str) -> Name {
+    let number = |text: &str| -> Option<u64> {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| text.parse().ok())?
+    };
+    let parsed = match name.split_once('-') {
+        Some(("segment", rest)) => number(rest).map(Name::Segment),
+        Some(("spare", rest)) => number(rest).map(Name::Spare),
+        Some(("filling", rest)) => number(rest).map(Name::Filling),
+        Some(("cut", rest)) => rest
+            .split_once('-')
+            .and_then(|(a, b)| Some(Name::Cut(number(a)?, number(b)?))),
+        _ => None,
+    };
+    parsed.unwrap_or(Name::Other)
+}

@@ -1,0 +1,229 @@
+//! What a restart finds: everything that was durable, in order, and the way on.
+
+use joblog::ids::{Token, WallMs};
+use joblog::log::{Durability, Known, Progress, Space, Ticket};
+use joblog::record::{Cause, Record, Return};
+use joblog::replay::{Past, Recovered};
+
+use crate::support::{SECOND, TestLog, dispatch, id};
+
+fn write(log: &mut TestLog, record: Record<'_>) {
+    log.log
+        .append(&[record], Space::Settle, Durability::Write)
+        .unwrap();
+}
+
+fn returned(number: u64, token: Token, cause: Cause) -> Return<'static> {
+    Return {
+        id: id(number),
+        cause,
+        token,
+        due: None,
+        alone: false,
+        attempts: 0,
+        crashes: 0,
+        error: None,
+    }
+}
+
+#[test]
+fn a_clean_stop_and_a_start_keep_jobs_results_and_numbers() {
+    let mut log = TestLog::new();
+    assert_eq!((log.log.epoch(), log.report.clean), (1, true));
+    let node = log.log.node();
+    log.submit(1, b"one").unwrap();
+    log.submit(2, b"two").unwrap();
+    assert_eq!(
+        log.settle_down(),
+        [1, 2]
+            .map(|t| Progress::Written(Ticket(t)))
+            .into_iter()
+            .chain([1, 2].map(|t| Progress::Durable(Ticket(t))))
+            .collect::<Vec<_>>(),
+    );
+    log.settle(1, b"done").unwrap();
+    log.log.close();
+    let progress = log.settle_down();
+    assert_eq!(progress.last(), Some(&Progress::Closed));
+    let mut log = log.reopen(log.disk.kill()).unwrap();
+    assert!(log.report.clean);
+    assert_eq!(
+        (log.log.node(), log.log.epoch(), log.report.last_sequence),
+        (node, 2, 2)
+    );
+    assert_eq!(log.recovered_jobs(), [2]);
+    assert_eq!(log.result(1).as_deref(), Some(&b"done"[..]));
+    assert_eq!(log.data(2).as_deref(), Some(&b"two"[..]));
+    assert_eq!(log.log.find(id(2)), Some(Known::Unsettled { fingerprint: 0 }));
+    assert_eq!(log.log.find(id(3)), None);
+}
+
+#[test]
+fn many_restarts_neither_grow_the_disk_nor_lose_a_job() {
+    let mut log = TestLog::new();
+    log.submit(1, b"patient").unwrap();
+    log.settle_down();
+    let used = log.disk.used();
+    for restart in 0..200_u64 {
+        let disk = if restart % 2 == 0 {
+            log.disk.kill()
+        } else {
+            log.disk.crash(restart)
+        };
+        log = log.reopen(disk).unwrap();
+        assert_eq!(log.recovered_jobs(), [1]);
+        log.settle_down();
+    }
+    assert!(
+        log.disk.used() <= used + 16_384,
+        "{} grew from {used}",
+        log.disk.used()
+    );
+}
+
+#[test]
+fn leases_come_back_with_the_jobs_that_they_still_hold() {
+    let mut log = TestLog::new();
+    for number in 1..=5 {
+        log.submit(number, b"x").unwrap();
+    }
+    log.settle_down();
+    let token = |sequence| Token {
+        node: log.log.node(),
+        epoch: 1,
+        sequence,
+    };
+    let (first, second, third) = (token(1), token(2), token(3));
+    write(
+        &mut log,
+        Record::Dispatch(dispatch(first, &[1, 2, 3], WallMs(10))),
+    );
+    write(&mut log, Record::Delivered(first));
+    log.settle(2, b"ok").unwrap();
+    let mut back = returned(3, first, Cause::Error);
+    (back.attempts, back.alone, back.due) = (1, true, Some(WallMs(99)));
+    write(&mut log, Record::Return(back));
+    // Job 1 moves to a later lease, which never arrives; job 3 is handed out again; 4 comes back undelivered.
+    write(&mut log, Record::Dispatch(dispatch(second, &[1, 4], WallMs(20))));
+    write(&mut log, Record::Return(returned(4, second, Cause::Undelivered)));
+    write(&mut log, Record::Dispatch(dispatch(third, &[3], WallMs(30))));
+    log.settle_down();
+    let mut log = log.reopen(log.disk.kill()).unwrap();
+    let recovered = log.recovered();
+    let past = |number: u64| {
+        recovered.iter().find_map(|item| match item {
+            Recovered::Job(job) if job.sequence == number => Some((job.past, job.due)),
+            _ => None,
+        })
+    };
+    let started = |deliveries, at, token| Past {
+        deliveries,
+        started: Some(WallMs(at)),
+        last_token: Some(token),
+        ..Past::default()
+    };
+    assert_eq!(past(1), Some((started(2, 10, second), None)));
+    assert_eq!(past(2), None);
+    assert_eq!(
+        past(3),
+        Some((
+            Past {
+                attempts: 1,
+                alone: true,
+                ..started(2, 10, third)
+            },
+            Some(WallMs(99))
+        ))
+    );
+    assert_eq!(
+        past(4),
+        Some((
+            Past {
+                last_token: Some(second),
+                ..Past::default()
+            },
+            None
+        ))
+    );
+    assert_eq!(past(5), Some((Past::default(), None)));
+    let leases: Vec<_> = recovered
+        .iter()
+        .filter_map(|item| match item {
+            Recovered::Lease(lease) => Some((lease.token, lease.delivered, lease.jobs.clone())),
+            Recovered::Job(_) => None,
+        })
+        .collect();
+    assert_eq!(
+        leases,
+        [(second, false, vec![id(1)]), (third, false, vec![id(3)])]
+    );
+    assert!(
+        matches!(recovered.last(), Some(Recovered::Lease(_))),
+        "jobs come first"
+    );
+}
+
+#[test]
+fn idle_log_writes_one_mark_and_then_nothing() {
+    let mut log = TestLog::new();
+    log.settle_down();
+    assert_eq!(log.log.next_timer(), None, "nothing to witness");
+    log.submit(1, b"x").unwrap();
+    log.settle_down();
+    let writes = log.disk.counts().writes;
+    assert_eq!(log.log.next_timer().unwrap().0, log.now.mono.0 + SECOND);
+    log.advance(SECOND - 1);
+    assert!(!log.commit(), "not yet");
+    log.advance(1);
+    assert!(log.commit());
+    assert_eq!(log.disk.counts().writes, writes + 1);
+    assert_eq!(log.log.next_timer(), None);
+    log.advance(100 * SECOND);
+    assert!(!log.commit(), "no mark for a mark");
+}
+
+#[test]
+fn records_that_nobody_waits_for_are_synced_within_a_second() {
+    let mut log = TestLog::new();
+    log.settle_down();
+    let syncs = log.disk.counts().syncs;
+    let token = Token {
+        node: 1,
+        epoch: 1,
+        sequence: 1,
+    };
+    write(&mut log, Record::Delivered(token));
+    assert_eq!(log.settle_down(), [Progress::Written(Ticket(1))]);
+    assert_eq!(log.disk.counts().syncs, syncs, "no sync for its sake");
+    log.advance(SECOND);
+    assert_eq!(log.settle_down(), [Progress::Durable(Ticket(1))]);
+}
+
+#[test]
+fn the_first_outcome_wins_and_a_strangers_outcome_is_counted() {
+    let mut log = TestLog::new();
+    log.submit(1, b"x").unwrap();
+    log.settle_down();
+    log.settle(1, b"first").unwrap();
+    log.settle(1, b"second").unwrap();
+    log.settle(77, b"stranger").unwrap();
+    log.settle_down();
+    assert_eq!(log.result(1).as_deref(), Some(&b"first"[..]));
+    let log = log.reopen(log.disk.kill()).unwrap();
+    assert_eq!(log.result(1).as_deref(), Some(&b"first"[..]));
+    assert_eq!((log.report.outcomes_ignored, log.report.results), (2, 1));
+}
+
+#[test]
+fn an_append_is_one_frame_and_appends_that_queue_share_one() {
+    let mut log = TestLog::new();
+    log.settle_down();
+    let before = log.disk.counts();
+    for number in 1..=20 {
+        log.submit(number, b"together").unwrap();
+    }
+    assert_eq!(log.settle_down().len(), 40);
+    let after = log.disk.counts();
+    assert_eq!((after.writes - before.writes, after.syncs - before.syncs), (1, 1));
+    assert_eq!(log.log.usage().groups, 1);
+}
