@@ -42,7 +42,6 @@ pub(super) fn begin<S: Storage>(
     ending: &Ending,
     last_sequence: u64,
 ) -> Result<Begun<S::File>, OpenError> {
-    let failed = |error| OpenError::io("the directory", error);
     for name in &survey.filling {
         storage.remove(name).map_err(|error| OpenError::io(name, error))?;
     }
@@ -60,43 +59,23 @@ pub(super) fn begin<S: Storage>(
         node: survey.node.unwrap_or_else(&mut *random),
         sequence: last_sequence,
     };
-    let source = take_file(storage, options, &mut survey)?;
-    let name = segment_name(number);
-    storage.rename(&source.name, &name).map_err(failed)?;
-    storage.sync_dir().map_err(failed)?;
-    let in_file = |error| OpenError::io(&name, error);
-    let file = source.file;
-    file.write_at(&header.encode(), 0).map_err(in_file)?;
-    file.sync_data().map_err(in_file)?;
+    let (name, file) = begin_file(storage, options, &mut survey, &header)?;
     let (mut offset, mut next_lsn) = (FRAMES_AT, ending.next_lsn);
-    if let Some(last) = &last {
-        offset = copy(last, &*file, header.epoch, ending.offset)?;
-        file.sync_data().map_err(in_file)?;
-        // Only now is the copy complete: this frame says so.
-        let head = Head {
-            kind: Kind::Copy,
-            epoch: header.epoch,
-            lsn: next_lsn,
-            durable_lsn: next_lsn - 1,
-        };
-        let frame = head.empty_frame();
-        file.write_at(&frame, offset).map_err(in_file)?;
-        file.sync_data().map_err(in_file)?;
-        offset += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+    if let Some(last) = last {
+        offset = copy(&last, &*file, header.epoch, ending).map_err(|error| OpenError::io(&name, error))?;
         next_lsn += 1;
         survey.leftovers.push(Leftover {
-            name: last.name.clone(),
-            file: Arc::clone(&last.file),
+            name: last.name,
+            file: last.file,
         });
     }
     let spares = keep_spares(storage, options, &mut survey)?;
     let mut segments = VecDeque::new();
-    for Found { name, file, .. } in survey.chain {
-        let bytes = file.len().map_err(failed)?;
+    let earlier = survey.chain.into_iter().map(|found| (found.name, found.file));
+    for (name, file) in earlier.chain([(name, file)]) {
+        let bytes = file.len().map_err(|error| OpenError::io(&name, error))?;
         segments.push_back(Segment { name, file, bytes });
     }
-    let bytes = file.len().map_err(in_file)?;
-    segments.push_back(Segment { name, file, bytes });
     let identity = Identity {
         node: header.node,
         boot: header.boot,
@@ -119,16 +98,34 @@ pub(super) fn begin<S: Storage>(
     })
 }
 
-/// Copies the frames in front of `end`: the same LSNs at the same offsets. Returns where they end.
-fn copy<F: File>(from: &Found<F>, to: &F, epoch: u64, end: u64) -> Result<u64, OpenError> {
-    let failed = |error| OpenError::io(&from.name, error);
-    let mut reader = Reader::new(&*from.file).map_err(failed)?;
+/// Gives a file the segment's name, then its header, each durable before the next step.
+fn begin_file<S: Storage>(
+    storage: &S,
+    options: &Options,
+    survey: &mut Survey<S::File>,
+    header: &Header,
+) -> Result<(String, Arc<S::File>), OpenError> {
+    let name = segment_name(header.number);
+    let failed = |error| OpenError::io(&name, error);
+    let Leftover { name: source, file } = take_file(storage, options, survey)?;
+    storage.rename(&source, &name).map_err(failed)?;
+    storage.sync_dir().map_err(failed)?;
+    file.write_at(&header.encode(), 0).map_err(failed)?;
+    file.sync_data().map_err(failed)?;
+    Ok((name, file))
+}
+
+/// Copies the frames of the last segment, the same LSNs at the same offsets, and closes the copy. Returns where
+/// it ends.
+fn copy<F: File>(from: &Found<F>, to: &F, epoch: u64, ending: &Ending) -> io::Result<u64> {
+    let mut reader = Reader::new(&*from.file)?;
     let mut offset = FRAMES_AT;
     let (mut block, mut block_at) = (Vec::new(), offset);
-    while offset < end {
-        let Slot::Frame(frame) = reader.frame(offset, from.header.epoch).map_err(failed)? else {
-            let what = "a frame was valid a moment ago and is not any more";
-            return Err(OpenError::damaged(&from.name, offset, what));
+    while offset < ending.offset {
+        let Slot::Frame(frame) = reader.frame(offset, from.header.epoch)? else {
+            return Err(io::Error::other(
+                "a frame of its predecessor was valid a moment ago and is not any more",
+            ));
         };
         // What ended a segment or a copy says nothing here.
         let kind = if frame.head.kind == Kind::Group {
@@ -147,14 +144,25 @@ fn copy<F: File>(from: &Found<F>, to: &F, epoch: u64, end: u64) -> Result<u64, O
         .seal(&mut copied);
         block.extend_from_slice(&copied);
         offset += frame.bytes;
-        if block.len() >= COPY_BYTES || offset >= end {
-            to.write_at(&block, block_at)
-                .map_err(|error| OpenError::io("the new segment", error))?;
+        if block.len() >= COPY_BYTES || offset >= ending.offset {
+            to.write_at(&block, block_at)?;
             block.clear();
             block_at = offset;
         }
     }
-    Ok(offset)
+    to.sync_data()?;
+    // Only now is the copy complete: this frame says so.
+    let lsn = ending.next_lsn;
+    let frame = Head {
+        kind: Kind::Copy,
+        epoch,
+        lsn,
+        durable_lsn: lsn - 1,
+    }
+    .empty_frame();
+    to.write_at(&frame, offset)?;
+    to.sync_data()?;
+    Ok(offset + u64::try_from(frame.len()).map_err(io::Error::other)?)
 }
 
 /// A file for the new segment: a spare, or what is free anyway, or a new one.

@@ -159,23 +159,11 @@ pub(crate) fn start<S: Storage>(
     random: &mut RandomSource,
     now: Now,
 ) -> Result<Start<S>, OpenError> {
-    let seed = random();
-    let mut visitor = Rebuild {
-        index: Index::new(options, seed),
-        replay: Replay::new(seed),
-        report: Report::default(),
-        slot: 0,
-        now,
-    };
     let survey = survey(storage)?;
     if let Some(damage) = survey.damages.first() {
         return Err(OpenError::Damaged(damage.clone()));
     }
-    let mut last_sequence = 0;
-    for found in &survey.chain {
-        visitor.index.add_segment();
-        last_sequence = last_sequence.max(found.header.sequence);
-    }
+    let mut visitor = Rebuild::new(options, random(), survey.chain.len(), now);
     let ending = walk(&survey.chain, &mut visitor)?;
     let Rebuild {
         mut index,
@@ -183,7 +171,8 @@ pub(crate) fn start<S: Storage>(
         mut report,
         ..
     } = visitor;
-    last_sequence = last_sequence.max(replay.last_sequence());
+    let earlier = survey.chain.iter().map(|found| found.header.sequence).max();
+    let last_sequence = replay.last_sequence().max(earlier.unwrap_or(0));
     let started = begin::begin(storage, options, random, survey, &ending, last_sequence)?;
     let begin::Begun {
         identity,
@@ -233,6 +222,22 @@ struct Rebuild {
     report: Report,
     slot: u32,
     now: Now,
+}
+
+impl Rebuild {
+    fn new(options: &Options, seed: u64, segments: usize, now: Now) -> Self {
+        let mut index = Index::new(options, seed);
+        for _ in 0..segments {
+            index.add_segment();
+        }
+        Self {
+            index,
+            replay: Replay::new(seed),
+            report: Report::default(),
+            slot: 0,
+            now,
+        }
+    }
 }
 
 impl Visitor for Rebuild {
