@@ -28,8 +28,15 @@ impl Processor {
         is_name(name, b"_-").then(|| Self(Arc::from(name)))
     }
 
+    /// A name that was checked before, and is shared already.
+    #[must_use]
+    pub const fn shared(name: Arc<str>) -> Self {
+        Self(name)
+    }
+
     /// A name that was checked before it was stored.
-    pub(crate) fn trusted(name: &str) -> Self {
+    #[must_use]
+    pub fn trusted(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
@@ -48,8 +55,15 @@ impl Group {
         is_name(name, b"_-.").then(|| Self(Arc::from(name)))
     }
 
+    /// A name that was checked before, and is shared already.
+    #[must_use]
+    pub const fn shared(name: Arc<str>) -> Self {
+        Self(name)
+    }
+
     /// A name that was checked before it was stored.
-    pub(crate) fn trusted(name: &str) -> Self {
+    #[must_use]
+    pub fn trusted(name: &str) -> Self {
         Self(Arc::from(name))
     }
 

@@ -15,9 +15,14 @@
 //! 5. After `Failed(_, Unknown)` nothing is ever `Durable` again: the process must end.
 //! 6. `Written(ticket)` promises survival of the process, not of the machine; it precedes `Durable`.
 
+pub mod log;
+mod memory;
+
 pub use joblog::record::Record;
+pub use memory::{MemoryBus, Retention};
 
 use bytes::Bytes;
+use joblog::record::Submit;
 
 use crate::clock::{Mono, Now, WallMs};
 use crate::job::{End, Group, IdempotencyKey, JobId, Priority, Processor, Reason, Token};
@@ -132,6 +137,9 @@ pub enum AppendError {
     /// An earlier sync failed, or the bus was closed.
     #[error("the log takes no more records")]
     Closed,
+    /// As many idempotency keys are held as may be. Trying again later is safe.
+    #[error("as many idempotency keys are held as `keys_max` allows")]
+    KeysFull,
     /// The records do not fit in one frame.
     #[error("{bytes} bytes of records exceed the limit of {limit} for one frame")]
     TooLarge {
@@ -308,4 +316,20 @@ pub struct Usage {
     pub submits_full: bool,
     /// Whether even settles are refused.
     pub settles_full: bool,
+}
+
+/// A submit as the dispatcher sees it.
+pub(crate) fn arrival(submit: &Submit<'_>) -> Arrival {
+    Arrival {
+        id: submit.id,
+        processor: Processor::trusted(submit.processor),
+        group: Group::trusted(submit.group),
+        priority: submit.priority,
+        wire_bytes: submit.wire_bytes(),
+        sequence: submit.sequence,
+        accepted: submit.accepted,
+        due: submit.run_at,
+        deadline: submit.deadline,
+        recovered: None,
+    }
 }

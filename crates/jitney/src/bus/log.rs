@@ -1,0 +1,342 @@
+//! The embedded bus: a thin adapter over `joblog`.
+//!
+//! The log itself never blocks: it says what is to be written, and an [`Executor`] does it. The server's
+//! executor has one thread for commits and one for chores; the simulator's does the same work step by
+//! step, under its own clock.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use joblog::log::{self, Chore, Commit, Log, Progress};
+use joblog::replay::{Recovered, RecoveredJob};
+use joblog::storage::Storage;
+
+use super::{
+    AppendError, Arrival, Bus, Capabilities, Durability, Event, Failure, Identity, KeyEntry, Known, Past,
+    ReadError, Record, RecoveredLease, Space, StoredJob, Ticket, Usage, arrival,
+};
+use crate::clock::{Mono, Now};
+use crate::job::{Group, IdempotencyKey, JobId, Processor};
+use crate::limits::Limits;
+
+/// Does the log's I/O.
+pub trait Executor<S: Storage> {
+    /// Starts a commit. One is under way at most.
+    fn start_commit(&mut self, commit: Commit<S>);
+
+    /// Starts a chore. One is under way at most.
+    fn start_chore(&mut self, chore: Chore<S>);
+
+    /// The next thing that is done, if one is.
+    fn poll(&mut self) -> Option<Done>;
+}
+
+/// What an executor did.
+#[derive(Debug)]
+pub enum Done {
+    /// [`Commit::write`].
+    Written(io::Result<()>),
+    /// [`Commit::sync`].
+    Synced(io::Result<()>),
+    /// [`Chore::run`].
+    Chore(io::Result<()>),
+}
+
+/// Jobs in a [`Log`].
+pub struct LogBus<S: Storage, E> {
+    log: Log<S>,
+    executor: E,
+    /// What becomes visible once a ticket is durable, in ticket order.
+    visible: VecDeque<(Ticket, Vec<Event>)>,
+    /// What [`Bus::poll`] reports next.
+    events: VecDeque<Event>,
+    recovered: bool,
+    chore_under_way: bool,
+}
+
+impl<S: Storage, E: Executor<S>> LogBus<S, E> {
+    /// A bus over an opened log; what the log recovered is reported first.
+    pub fn new(log: Log<S>, executor: E) -> Self {
+        Self {
+            log,
+            executor,
+            visible: VecDeque::new(),
+            events: VecDeque::new(),
+            recovered: false,
+            chore_under_way: false,
+        }
+    }
+
+    /// The executor, for the simulator to look at.
+    pub fn executor(&mut self) -> &mut E {
+        &mut self.executor
+    }
+
+    fn next_recovered(&mut self) -> Option<Event> {
+        if self.recovered {
+            return None;
+        }
+        match self.log.next_recovered() {
+            Some(Recovered::Job(job)) => Some(Event::Arrived(Box::new(recovered_job(job)))),
+            Some(Recovered::Lease(lease)) => Some(Event::Leased(Box::new(RecoveredLease {
+                token: lease.token,
+                processor: Processor::shared(lease.processor),
+                worker: lease.worker,
+                in_process: lease.in_process,
+                request_id: lease.request_id,
+                term_ms: lease.term_ms,
+                granted: lease.granted,
+                delivered: lease.delivered,
+                jobs: lease.jobs,
+            }))),
+            None => {
+                self.recovered = true;
+                Some(Event::Ready)
+            }
+        }
+    }
+
+    fn take_done(&mut self, now: Now) {
+        while let Some(done) = self.executor.poll() {
+            match done {
+                Done::Written(result) => self.log.written(result, now),
+                Done::Synced(result) => self.log.synced(result, now),
+                Done::Chore(result) => {
+                    self.chore_under_way = false;
+                    self.log.chore_done(result, now);
+                }
+            }
+        }
+    }
+
+    fn take_progress(&mut self) {
+        while let Some(progress) = self.log.progress() {
+            match progress {
+                Progress::Written(ticket) => self.events.push_back(Event::Written(Ticket(ticket.0))),
+                Progress::Durable(ticket) => {
+                    let ticket = Ticket(ticket.0);
+                    self.events.push_back(Event::Durable(ticket));
+                    let visible = self.take_visible(ticket).unwrap_or_default();
+                    self.events.extend(visible);
+                }
+                Progress::Failed(ticket, failure) => {
+                    let ticket = Ticket(ticket.0);
+                    drop(self.take_visible(ticket));
+                    let failure = match failure {
+                        log::Failure::DiskFull => Failure::DiskFull,
+                        log::Failure::Unknown => Failure::Unknown,
+                    };
+                    self.events.push_back(Event::Failed(ticket, failure));
+                }
+                Progress::SpaceReturned => self.events.push_back(Event::SpaceReturned),
+                Progress::Closed => self.events.push_back(Event::Closed),
+            }
+        }
+    }
+
+    fn take_visible(&mut self, ticket: Ticket) -> Option<Vec<Event>> {
+        // A refused append may be reported before earlier ones are durable.
+        let at = self.visible.partition_point(|(other, _)| *other < ticket);
+        let found = self.visible.get(at).is_some_and(|(other, _)| *other == ticket);
+        if found {
+            self.visible.remove(at).map(|(_, events)| events)
+        } else {
+            None
+        }
+    }
+
+    fn start_io(&mut self, now: Now) {
+        if let Some(commit) = self.log.next_commit(now) {
+            self.executor.start_commit(commit);
+        }
+        if !self.chore_under_way
+            && let Some(chore) = self.log.next_chore()
+        {
+            self.chore_under_way = true;
+            self.executor.start_chore(chore);
+        }
+    }
+}
+
+impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "log",
+            durable: true,
+            follow: true,
+            atomic_children: true,
+            durable_keys: true,
+            point_reads: true,
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            node: self.log.node(),
+            epoch: self.log.epoch(),
+        }
+    }
+
+    fn append(
+        &mut self,
+        records: &[Record<'_>],
+        space: Space,
+        durability: Durability,
+    ) -> Result<Ticket, AppendError> {
+        let space = match space {
+            Space::Submit => log::Space::Submit,
+            Space::Settle => log::Space::Settle,
+        };
+        let durability = match durability {
+            Durability::Write => log::Durability::Write,
+            Durability::Sync => log::Durability::Sync,
+        };
+        let ticket = self
+            .log
+            .append(records, space, durability)
+            .map_err(|error| match error {
+                log::AppendError::DiskFull => AppendError::DiskFull,
+                log::AppendError::Closed => AppendError::Closed,
+                log::AppendError::KeysFull => AppendError::KeysFull,
+                log::AppendError::TooLarge { bytes, limit } => AppendError::TooLarge { bytes, limit },
+            })?;
+        let ticket = Ticket(ticket.0);
+        let visible: Vec<_> = records.iter().filter_map(becomes_visible).collect();
+        if !visible.is_empty() {
+            self.visible.push_back((ticket, visible));
+        }
+        Ok(ticket)
+    }
+
+    fn poll(&mut self, now: Now) -> Option<Event> {
+        if let Some(event) = self.events.pop_front().or_else(|| self.next_recovered()) {
+            return Some(event);
+        }
+        self.take_done(now);
+        self.log.tick(now);
+        self.take_progress();
+        // While this group is written and synced, the next one gathers.
+        self.start_io(now);
+        self.events.pop_front()
+    }
+
+    fn next_timer(&self) -> Option<Mono> {
+        self.log.next_timer()
+    }
+
+    fn find(&self, id: JobId) -> Option<Known> {
+        self.log.find(id).map(|known| match known {
+            log::Known::Submitting { ticket, fingerprint } => Known::Submitting {
+                ticket: Ticket(ticket.0),
+                fingerprint,
+            },
+            log::Known::Unsettled { fingerprint } => Known::Unsettled { fingerprint },
+            log::Known::Finished {
+                fingerprint,
+                end,
+                reason,
+                readable,
+            } => Known::Finished {
+                fingerprint,
+                end,
+                reason,
+                readable,
+            },
+        })
+    }
+
+    fn find_key(&self, key: IdempotencyKey) -> Option<KeyEntry> {
+        self.log.find_key(key).map(|entry| KeyEntry {
+            id: entry.id,
+            fingerprint: entry.fingerprint,
+        })
+    }
+
+    fn read(&self, id: JobId) -> Result<Option<StoredJob>, ReadError> {
+        let stored = self.log.read(id).map_err(|error| ReadError(error.to_string()))?;
+        Ok(stored.map(|stored| StoredJob {
+            submit: Bytes::from_owner(stored.submit),
+            outcome: stored.outcome.map(Bytes::from_owner),
+        }))
+    }
+
+    fn usage(&self) -> Usage {
+        let usage = self.log.usage();
+        Usage {
+            unsettled: usage.unsettled,
+            results: usage.results,
+            result_bytes: usage.result_bytes,
+            results_evicted: usage.results_evicted,
+            keys: usage.keys,
+            disk_bytes: usage.disk_bytes,
+            groups: usage.groups,
+            syncs: usage.syncs,
+            submits_full: usage.submits_full,
+            settles_full: usage.settles_full,
+        }
+    }
+
+    fn close(&mut self) {
+        self.log.close();
+    }
+}
+
+/// What records add to the body that they came in, bytes: a body of many small outcomes is the worst.
+const FRAME_ALLOWANCE: usize = 4 << 20;
+
+/// The log's options for these limits.
+#[must_use]
+pub fn options(limits: &Limits, segment_bytes: u64, cache_bytes: usize) -> log::Options {
+    log::Options {
+        segment_bytes,
+        cache_bytes,
+        frame_bytes_max: size(limits.body_bytes_max).saturating_add(FRAME_ALLOWANCE),
+        result_ttl_ms: millis(limits.result_ttl),
+        key_ttl_ms: millis(limits.key_ttl),
+        results_max: size(limits.results_max),
+        result_bytes_max: limits.result_bytes_max,
+        keys_max: size(limits.keys_max),
+        ..log::Options::default()
+    }
+}
+
+fn size(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the dispatcher or a waiter sees of a record, once it is durable.
+fn becomes_visible(record: &Record<'_>) -> Option<Event> {
+    match record {
+        Record::Submit(submit) => Some(Event::Arrived(Box::new(arrival(submit)))),
+        Record::Outcome(outcome) => Some(Event::Outcome(outcome.id)),
+        Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_) => None,
+    }
+}
+
+fn recovered_job(job: RecoveredJob) -> Arrival {
+    Arrival {
+        id: job.id,
+        processor: Processor::shared(job.processor),
+        group: Group::shared(job.group),
+        priority: job.priority,
+        wire_bytes: job.wire_bytes,
+        sequence: job.sequence,
+        accepted: job.accepted,
+        due: job.due,
+        deadline: job.deadline,
+        recovered: Some(Past {
+            attempts: job.past.attempts,
+            crashes: job.past.crashes,
+            deliveries: job.past.deliveries,
+            alone: job.past.alone,
+            started: job.past.started,
+            last_token: job.past.last_token,
+        }),
+    }
+}

@@ -1,0 +1,286 @@
+//! The bus that keeps nothing: everything lives in this process and ends with it.
+//!
+//! A real peer of the log bus, not a mock: it keeps the same rules but the restart, and passes the same
+//! conformance suite. Records are kept encoded, so that a read gives what the log would give.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use joblog::record::{Outcome, Submit};
+
+use super::{
+    AppendError, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, ReadError, Record, Space,
+    StoredJob, Ticket, Usage, arrival,
+};
+use crate::clock::{Mono, Now, after};
+use crate::job::{End, IdempotencyKey, JobId, Reason};
+
+/// How long and how many finished jobs and keys are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// A finished job stays readable so long.
+    pub result_ttl: Duration,
+    /// A key, or a client's id, is remembered so long after its job ended.
+    pub key_ttl: Duration,
+    /// Finished jobs kept at most; the oldest give way.
+    pub results_max: u64,
+}
+
+/// Jobs in memory.
+#[derive(Debug)]
+pub struct MemoryBus {
+    identity: Identity,
+    retention: Retention,
+    next_ticket: u64,
+    /// What [`Bus::poll`] reports next.
+    events: VecDeque<Event>,
+    jobs: HashMap<JobId, Entry>,
+    keys: HashMap<IdempotencyKey, KeyEntry>,
+    /// Finished jobs and when their result goes, by time to live: each queue is in the order of its ends.
+    results: HashMap<Duration, VecDeque<(Mono, JobId)>>,
+    /// Finished jobs with a key or a client's id, and when that is forgotten.
+    ended_keys: VecDeque<(Mono, JobId)>,
+    usage: Usage,
+    closed: bool,
+    /// The driver's last reading: appends have none of their own.
+    now: Now,
+}
+
+#[derive(Debug)]
+struct Entry {
+    submit: Bytes,
+    outcome: Option<Bytes>,
+    fingerprint: u128,
+    end: Option<(End, Option<Reason>)>,
+    key: Option<IdempotencyKey>,
+    /// A repeat under the client's own id is still recognised.
+    client_id: bool,
+}
+
+impl MemoryBus {
+    /// An empty bus. `node` makes its lease tokens differ from those of other processes.
+    #[must_use]
+    pub fn new(node: u64, retention: Retention) -> Self {
+        Self {
+            identity: Identity { node, epoch: 1 },
+            retention,
+            next_ticket: 1,
+            events: VecDeque::from([Event::Ready]),
+            jobs: HashMap::new(),
+            keys: HashMap::new(),
+            results: HashMap::new(),
+            ended_keys: VecDeque::new(),
+            usage: Usage::default(),
+            closed: false,
+            now: Now::default(),
+        }
+    }
+
+    fn take_submit(&mut self, submit: &Submit<'_>, record: &Record<'_>) -> Event {
+        if let Some(key) = submit.idempotency {
+            self.keys.insert(
+                key,
+                KeyEntry {
+                    id: submit.id,
+                    fingerprint: submit.fingerprint,
+                },
+            );
+        }
+        let entry = Entry {
+            submit: encoded(record),
+            outcome: None,
+            fingerprint: submit.fingerprint,
+            end: None,
+            key: submit.idempotency,
+            client_id: submit.client_id,
+        };
+        self.jobs.insert(submit.id, entry);
+        self.usage.unsettled += 1;
+        Event::Arrived(Box::new(arrival(submit)))
+    }
+
+    /// The first outcome of a job counts; there is no event for another.
+    fn take_outcome(&mut self, outcome: &Outcome<'_>, record: &Record<'_>) -> Option<Event> {
+        let entry = self
+            .jobs
+            .get_mut(&outcome.id)
+            .filter(|entry| entry.end.is_none())?;
+        let bytes = encoded(record);
+        self.usage.unsettled -= 1;
+        self.usage.results += 1;
+        self.usage.result_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        entry.end = Some((outcome.end, outcome.reason));
+        entry.outcome = Some(bytes);
+        let keeps_name = entry.key.is_some() || entry.client_id;
+        let mut ttl = outcome
+            .keep_ms
+            .map_or(self.retention.result_ttl, Duration::from_millis);
+        if keeps_name {
+            // A repeat gets the answer as long as it is recognised.
+            ttl = ttl.max(self.retention.key_ttl);
+        }
+        self.results
+            .entry(ttl)
+            .or_default()
+            .push_back((after(self.now.mono, ttl), outcome.id));
+        if keeps_name {
+            self.ended_keys
+                .push_back((after(self.now.mono, self.retention.key_ttl), outcome.id));
+        }
+        while self.usage.results > self.retention.results_max {
+            self.usage.results_evicted += 1;
+            self.drop_oldest_result();
+        }
+        Some(Event::Outcome(outcome.id))
+    }
+
+    fn expire(&mut self) {
+        let now = self.now.mono;
+        while self.oldest_result().is_some_and(|(due, _)| due <= now) {
+            self.drop_oldest_result();
+        }
+        while let Some((_, id)) = self.ended_keys.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(entry) = self.jobs.get_mut(&id) {
+                entry.client_id = false;
+                if let Some(key) = entry.key.take() {
+                    self.keys.remove(&key);
+                }
+                self.forget_if_empty(id);
+            }
+        }
+    }
+
+    /// When the next result goes, and which queue it is in.
+    fn oldest_result(&self) -> Option<(Mono, Duration)> {
+        let heads = self
+            .results
+            .iter()
+            .filter_map(|(ttl, queue)| queue.front().map(|(due, _)| (*due, *ttl)));
+        heads.min()
+    }
+
+    fn drop_oldest_result(&mut self) {
+        let Some((_, ttl)) = self.oldest_result() else {
+            return;
+        };
+        let Some((_, id)) = self.results.get_mut(&ttl).and_then(VecDeque::pop_front) else {
+            return;
+        };
+        if let Some(bytes) = self.jobs.get_mut(&id).and_then(|entry| entry.outcome.take()) {
+            self.usage.results -= 1;
+            self.usage.result_bytes -= u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        }
+        self.forget_if_empty(id);
+    }
+
+    fn forget_if_empty(&mut self, id: JobId) {
+        let over = |entry: &Entry| {
+            entry.end.is_some() && entry.outcome.is_none() && entry.key.is_none() && !entry.client_id
+        };
+        if self.jobs.get(&id).is_some_and(over) {
+            self.jobs.remove(&id);
+        }
+    }
+}
+
+impl Bus for MemoryBus {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "memory",
+            durable: false,
+            follow: false,
+            atomic_children: true,
+            durable_keys: false,
+            point_reads: true,
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn append(
+        &mut self,
+        records: &[Record<'_>],
+        _space: Space,
+        _durability: Durability,
+    ) -> Result<Ticket, AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.usage.groups += 1;
+        self.events
+            .extend([Event::Written(ticket), Event::Durable(ticket)]);
+        for record in records {
+            let event = match record {
+                Record::Submit(submit) => Some(self.take_submit(submit, record)),
+                Record::Outcome(outcome) => self.take_outcome(outcome, record),
+                Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_) => None,
+            };
+            self.events.extend(event);
+        }
+        Ok(ticket)
+    }
+
+    fn poll(&mut self, now: Now) -> Option<Event> {
+        self.now = now;
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        self.expire();
+        None
+    }
+
+    fn next_timer(&self) -> Option<Mono> {
+        let result = self.oldest_result().map(|(due, _)| due);
+        let key = self.ended_keys.front().map(|(due, _)| *due);
+        result.into_iter().chain(key).min()
+    }
+
+    fn find(&self, id: JobId) -> Option<Known> {
+        let entry = self.jobs.get(&id)?;
+        let fingerprint = entry.fingerprint;
+        Some(match entry.end {
+            None => Known::Unsettled { fingerprint },
+            Some((end, reason)) => Known::Finished {
+                fingerprint,
+                end,
+                reason,
+                readable: entry.outcome.is_some(),
+            },
+        })
+    }
+
+    fn find_key(&self, key: IdempotencyKey) -> Option<KeyEntry> {
+        self.keys.get(&key).copied()
+    }
+
+    fn read(&self, id: JobId) -> Result<Option<StoredJob>, ReadError> {
+        let entry = self.jobs.get(&id);
+        Ok(entry.map(|entry| StoredJob {
+            submit: entry.submit.clone(),
+            outcome: entry.outcome.clone(),
+        }))
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            keys: u64::try_from(self.keys.len()).unwrap_or(u64::MAX),
+            ..self.usage
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.events.push_back(Event::Closed);
+    }
+}
+
+fn encoded(record: &Record<'_>) -> Bytes {
+    let mut bytes = Vec::with_capacity(record.bytes_max());
+    record.encode(&mut bytes);
+    Bytes::from(bytes)
+}
