@@ -213,6 +213,18 @@ impl Dispatcher {
             .map_or(0, |state| count(state.workers.len()))
     }
 
+    /// Whether the processor was ever named by a job or a poll.
+    #[must_use]
+    pub fn knows(&self, processor: &Processor) -> bool {
+        self.state_of(processor).is_some()
+    }
+
+    /// Whether a worker ever asked for the processor's jobs.
+    #[must_use]
+    pub fn ever_had_worker(&self, processor: &Processor) -> bool {
+        self.state_of(processor).is_some_and(|state| state.ever_worked)
+    }
+
     /// Every processor that was named, and whether a worker ever asked for it.
     pub fn processors(&self) -> impl Iterator<Item = (&Processor, bool)> {
         self.by_name

@@ -1,4 +1,482 @@
 //! The driver carries the dispatcher's decisions out: one synchronous loop over bus, clock and port.
+//!
+//! In: calls from the port, events from the bus, time from the clock. Out: records to the bus, answers to
+//! the port. It owns the dispatcher, the waiters, and what hangs on each queued append. The server and
+//! the simulator run this same type.
+//!
+//! Invariants:
+//! 1. Durable, then visible, then notify: a job is enqueued when it *arrives* from the bus, a waiter is
+//!    woken by an *outcome* from the bus, and a settle is answered by the `Durable` of its ticket.
+//! 2. A waiter is registered before its job can be seen by a worker.
+//! 3. Every call is answered once.
+//! 4. After a failed sync nothing is acknowledged any more; the loop ends.
 
+mod ids;
+mod lease;
 pub mod port;
+mod records;
 pub mod refusal;
+mod settle;
+mod stop;
+mod submit;
+mod view;
+mod waiters;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::{self, AppendError, Bus, Durability, Failure, Space, Ticket};
+use crate::clock::{Clock, Mono, Now, after};
+use crate::dispatcher::Dispatcher;
+use crate::dispatcher::event::{Action, Event};
+use crate::job::{JobId, JobView, Token};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::policy::PolicyBook;
+use ids::IdSource;
+use lease::{Granting, LeaseCalls};
+use port::{Answer, CallId, Command, Inbound, Info, Port, Readiness, SettleAnswer};
+use refusal::Refusal;
+use settle::{ReplyTo, Settling, SettlingTable};
+use stop::Stopping;
+use submit::Submitting;
+use waiters::{Asked, Waiter, Waiters};
+
+/// Calls taken in one go before the bus is looked at again, so that a flood of them delays no commit.
+const CALLS_PER_ROUND: usize = 1_024;
+
+/// A delivered mark waits so long for a frame to ride in before it goes alone.
+const MARK_DELAY: Duration = Duration::from_millis(10);
+
+/// What a driver is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The bounds.
+    pub limits: Limits,
+    /// How jobs gather and retry.
+    pub policies: PolicyBook,
+    /// Seeds the ids that the driver makes.
+    pub seed: u64,
+    /// Where the driver counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The loop. Generic, so that the simulator runs it over its own world.
+pub struct Driver<B, C, P> {
+    bus: B,
+    clock: C,
+    port: P,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    dispatcher: Dispatcher,
+    /// What the dispatcher wants done; drained in every round.
+    actions: Vec<Action>,
+    waiters: Waiters,
+    /// What happens when an append is written, durable, or failed.
+    pending: HashMap<Ticket, Pending>,
+    /// Settles on their way through the dispatcher and the bus.
+    settling: SettlingTable,
+    /// Settle answers that need no append of their own, and go with one that is in flight.
+    riders: HashMap<Ticket, Vec<(ReplyTo, SettleAnswer)>>,
+    /// Lease calls that wait for their settles, or for a batch.
+    leases: LeaseCalls,
+    /// Leases whose delivery is to be marked, and when at the latest.
+    marks: Vec<Token>,
+    marks_due: Option<Mono>,
+    ids: IdSource,
+    /// The last append that somebody waits to be synced.
+    last_sync: Option<Ticket>,
+    /// Nothing can be written; the dispatcher knows.
+    stalled: bool,
+    /// New work was refused for want of room, and none has returned since.
+    full: bool,
+    /// Everything pending from before the start has been reported.
+    ready: bool,
+    stopping: Option<Stopping>,
+    ended: Option<Ended>,
+    /// The clocks as this turn reads them.
+    now: Now,
+}
+
+/// What hangs on one append.
+enum Pending {
+    Submit(Submitting),
+    Grant(Granting),
+    Settle(Settling),
+}
+
+/// What a turn says to whoever runs the loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing more to do now. Turn again when something comes, at the latest at this instant.
+    Idle(Option<Mono>),
+    /// The loop is over.
+    Ended(Ended),
+}
+
+/// How the loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked; everything is on disk.
+    Stopped,
+    /// A sync failed: the process must exit (74), the next start recovers.
+    Poisoned,
+}
+
+impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
+    /// A driver over an opened bus.
+    #[must_use]
+    pub fn new(bus: B, clock: C, port: P, options: Options) -> Self {
+        let identity = bus.identity();
+        let now = clock.now();
+        Self {
+            dispatcher: Dispatcher::new(identity, options.policies),
+            ids: IdSource::new(options.seed, identity.epoch),
+            bus,
+            clock,
+            port,
+            limits: options.limits,
+            metrics: options.metrics,
+            actions: Vec::new(),
+            waiters: Waiters::default(),
+            pending: HashMap::new(),
+            settling: SettlingTable::default(),
+            riders: HashMap::new(),
+            leases: LeaseCalls::default(),
+            marks: Vec::new(),
+            marks_due: None,
+            last_sync: None,
+            stalled: false,
+            full: false,
+            ready: false,
+            stopping: None,
+            ended: None,
+            now,
+        }
+    }
+
+    /// Whether everything that was pending before the start is back in its lane.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The port, for whoever runs the loop to wait on.
+    pub fn port(&mut self) -> &mut P {
+        &mut self.port
+    }
+
+    /// The bus, for the simulator to look at.
+    pub fn bus(&mut self) -> &mut B {
+        &mut self.bus
+    }
+
+    /// Does everything that can be done now.
+    pub fn turn(&mut self) -> Turn {
+        loop {
+            self.now = self.clock.now();
+            let calls = self.take_calls();
+            self.step(Event::Tick);
+            self.expire_waits();
+            self.write_marks();
+            self.keep_stopping();
+            // Last, because it starts the I/O for whatever was appended.
+            let events = self.take_bus_events();
+            if let Some(ended) = &self.ended {
+                return Turn::Ended(ended.clone());
+            }
+            if calls + events == 0 {
+                return Turn::Idle(self.next_timer());
+            }
+        }
+    }
+
+    fn take_calls(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < CALLS_PER_ROUND
+            && let Some(inbound) = self.port.take()
+        {
+            taken += 1;
+            match inbound {
+                Inbound::Call(call, command) => self.on_call(call, command),
+                Inbound::Gone(call) => self.on_gone(call),
+                Inbound::Delivered(tokens) => self.on_delivered(tokens),
+                Inbound::Undelivered(tokens) => self.on_undelivered(&tokens),
+                Inbound::Policies(policies) => self.step(Event::Policies(policies)),
+                Inbound::Stop { grace } => self.on_stop(grace),
+            }
+        }
+        taken
+    }
+
+    fn on_call(&mut self, call: CallId, command: Command) {
+        if !self.ready {
+            return self.refuse(call, Refusal::Recovering);
+        }
+        match command {
+            Command::Submit(submit) => self.on_submit(call, submit),
+            Command::Get { id, wait } => self.on_get(call, id, wait),
+            Command::Lease(lease) => self.on_lease(call, *lease),
+            Command::Settle(settle) => self.on_settle(call, settle),
+            Command::Extend { token } => self.on_extend(call, token),
+            Command::Lanes => self.port.answer(call, Answer::Lanes(self.dispatcher.lanes())),
+            Command::Info => self.on_info(call),
+        }
+    }
+
+    fn on_gone(&mut self, call: CallId) {
+        self.waiters.remove(call);
+        self.forget_lease_call(call);
+    }
+
+    fn on_get(&mut self, call: CallId, id: JobId, wait: Option<Duration>) {
+        match (self.view(id), wait) {
+            (Err(refusal), _) => self.refuse(call, refusal),
+            (Ok(job), Some(wait)) if job.finished_at.is_none() && self.stopping.is_none() => {
+                self.wait_for(call, id, wait, Asked::Get);
+            }
+            (Ok(job), _) => self.port.answer(call, Answer::Job(Box::new(job))),
+        }
+    }
+
+    fn on_info(&mut self, call: CallId) {
+        let info = Info {
+            capabilities: self.bus.capabilities(),
+            usage: self.bus.usage(),
+            readiness: self.readiness(),
+            waiters: u64::try_from(self.waiters.len()).unwrap_or(u64::MAX),
+        };
+        self.port.answer(call, Answer::Info(Box::new(info)));
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.ended == Some(Ended::Poisoned) {
+            Readiness::Poisoned
+        } else if self.stopping.is_some() {
+            Readiness::Draining
+        } else if !self.ready {
+            Readiness::Recovering
+        } else if self.full {
+            Readiness::DiskFull
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    fn take_bus_events(&mut self) -> usize {
+        let mut taken = 0;
+        while let Some(event) = self.bus.poll(self.now) {
+            taken += 1;
+            match event {
+                bus::Event::Written(ticket) => self.on_written(ticket),
+                bus::Event::Durable(ticket) => self.on_durable(ticket),
+                bus::Event::Failed(ticket, failure) => self.on_failed(ticket, failure),
+                // Only what is durable becomes visible.
+                bus::Event::Arrived(arrival) => self.step(Event::Arrived(*arrival)),
+                bus::Event::Gone(id) => self.step(Event::Gone(id)),
+                // Only what is durable is told.
+                bus::Event::Outcome(id) => self.wake(id),
+                bus::Event::Leased(lease) => self.step(Event::Recovered(*lease)),
+                bus::Event::Ready => self.ready = true,
+                bus::Event::SpaceReturned => {
+                    self.full = false;
+                    self.set_stalled(false);
+                }
+                bus::Event::Closed => self.ended = Some(Ended::Stopped),
+            }
+        }
+        taken
+    }
+
+    fn on_written(&mut self, ticket: Ticket) {
+        // Only grants wait for no more than the write.
+        if let Some(Pending::Grant(_)) = self.pending.get(&ticket)
+            && let Some(Pending::Grant(granting)) = self.pending.remove(&ticket)
+        {
+            self.hand_out(granting);
+        }
+    }
+
+    fn on_durable(&mut self, ticket: Ticket) {
+        match self.pending.remove(&ticket) {
+            Some(Pending::Submit(submitting)) => self.submit_is_durable(submitting),
+            Some(Pending::Settle(settling)) => self.settle_is_durable(settling),
+            Some(Pending::Grant(granting)) => self.hand_out(granting),
+            None => {}
+        }
+        for (reply_to, answer) in self.riders.remove(&ticket).unwrap_or_default() {
+            self.answer_settle(reply_to, answer);
+        }
+    }
+
+    fn on_failed(&mut self, ticket: Ticket, failure: Failure) {
+        let refusal = match failure {
+            Failure::DiskFull => {
+                self.full = true;
+                Refusal::DiskFull
+            }
+            Failure::Unknown => Refusal::OutcomeUnknown,
+        };
+        match self.pending.remove(&ticket) {
+            Some(Pending::Submit(submitting)) => self.submit_failed(submitting, &refusal),
+            Some(Pending::Settle(settling)) => self.settle_failed(settling, &refusal),
+            Some(Pending::Grant(granting)) => self.grant_failed(granting, &refusal),
+            None => {}
+        }
+        self.fail_riders(ticket, &refusal);
+        if failure == Failure::Unknown {
+            self.poison();
+        }
+    }
+
+    /// Nothing is acknowledged after a failed sync: whoever still waits hears that it is unknown.
+    fn poison(&mut self) {
+        self.ended = Some(Ended::Poisoned);
+        let mut pending: Vec<_> = std::mem::take(&mut self.pending).into_iter().collect();
+        pending.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (ticket, pending) in pending {
+            self.fail_riders(ticket, &Refusal::OutcomeUnknown);
+            match pending {
+                Pending::Submit(submitting) => self.submit_failed(submitting, &Refusal::OutcomeUnknown),
+                Pending::Settle(settling) => self.settle_failed(settling, &Refusal::OutcomeUnknown),
+                Pending::Grant(granting) => self.grant_failed(granting, &Refusal::OutcomeUnknown),
+            }
+        }
+        for waiter in self.waiters.calls() {
+            self.waiters.remove(waiter.call);
+            self.refuse(waiter.call, Refusal::OutcomeUnknown);
+        }
+        self.refuse_lease_calls(&Refusal::OutcomeUnknown);
+    }
+
+    /// What an append means: a full disk is told to the dispatcher when it stops settles.
+    fn appended(
+        &mut self,
+        appended: Result<Ticket, AppendError>,
+        space: Space,
+        durability: Durability,
+    ) -> Result<Ticket, Refusal> {
+        match appended {
+            Ok(ticket) => {
+                if durability == Durability::Sync {
+                    self.last_sync = Some(ticket);
+                }
+                Ok(ticket)
+            }
+            Err(AppendError::DiskFull) => {
+                self.full = true;
+                if space == Space::Settle {
+                    self.set_stalled(true);
+                }
+                Err(Refusal::DiskFull)
+            }
+            Err(AppendError::KeysFull) => Err(Refusal::KeysFull {
+                limit: self.limits.keys_max,
+            }),
+            Err(AppendError::Closed) => Err(Refusal::OutcomeUnknown),
+            Err(AppendError::TooLarge { bytes, limit }) => Err(Refusal::BodyTooLarge { bytes, limit }),
+        }
+    }
+
+    fn set_stalled(&mut self, stalled: bool) {
+        if self.stalled != stalled {
+            self.stalled = stalled;
+            self.step(Event::Stalled(stalled));
+        }
+    }
+
+    /// One step of the dispatcher, and all that it asks for.
+    fn step(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.dispatcher.step(event, self.now, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Answer { poll, grants } => self.on_grants(poll, grants),
+                Action::Decide(decisions) => self.on_decisions(decisions),
+                Action::Extended(extended) => self.on_extended(extended),
+                Action::UnknownLease(request) => self.on_unknown_lease(request),
+            }
+        }
+        if self.actions.capacity() == 0 {
+            self.actions = actions;
+        }
+    }
+
+    /// The job as it is now.
+    fn view(&self, id: JobId) -> Result<JobView, Refusal> {
+        match self.bus.find(id) {
+            // A submit in flight is not visible yet: it may still fail.
+            None | Some(bus::Known::Submitting { .. } | bus::Known::Finished { readable: false, .. }) => {
+                Err(Refusal::UnknownJob)
+            }
+            Some(bus::Known::Unsettled { .. } | bus::Known::Finished { .. }) => {
+                let stored = self
+                    .bus
+                    .read(id)
+                    .map_err(|error| Refusal::Internal(error.to_string()))?;
+                view::stored(&stored.ok_or(Refusal::UnknownJob)?, self.dispatcher.job(id))
+            }
+        }
+    }
+
+    /// Holds a call until the job's outcome, or its time is up.
+    fn wait_for(&mut self, call: CallId, job: JobId, wait: Duration, asked: Asked) {
+        if !self.port.waits(call) {
+            return;
+        }
+        if self.waiters_full() {
+            let limit = self.limits.waiters_max;
+            return self.refuse(call, Refusal::TooManyWaiters { limit });
+        }
+        self.waiters.register(Waiter {
+            call,
+            job,
+            until: after(self.now.mono, wait),
+            asked,
+        });
+    }
+
+    fn waiters_full(&self) -> bool {
+        u64::try_from(self.waiters.len()).unwrap_or(u64::MAX) >= self.limits.waiters_max
+    }
+
+    fn wake(&mut self, id: JobId) {
+        for waiter in self.waiters.wake(id) {
+            self.answer_waiter(waiter);
+        }
+    }
+
+    fn expire_waits(&mut self) {
+        while let Some(waiter) = self.waiters.expire(self.now.mono) {
+            self.answer_waiter(waiter);
+        }
+    }
+
+    /// Answers with the job as it is: ended, or not yet.
+    fn answer_waiter(&mut self, waiter: Waiter) {
+        match (self.view(waiter.job), waiter.asked) {
+            (Err(refusal), _) => self.refuse(waiter.call, refusal),
+            (Ok(job), Asked::Get) => self.port.answer(waiter.call, Answer::Job(Box::new(job))),
+            (Ok(job), Asked::Submit { replayed }) => self.answer_submit(waiter.call, job, replayed),
+        }
+    }
+
+    fn refuse(&mut self, call: CallId, refusal: Refusal) {
+        self.port.answer(call, Answer::Refused(refusal));
+    }
+
+    fn next_timer(&self) -> Option<Mono> {
+        let grace = self.stopping.as_ref().and_then(Stopping::next_timer);
+        [
+            self.dispatcher.next_timer(),
+            self.waiters.next_end(),
+            self.bus.next_timer(),
+            self.marks_due,
+            grace,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}

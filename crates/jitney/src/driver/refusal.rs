@@ -106,3 +106,31 @@ pub enum Refusal {
     #[error("{0}")]
     Internal(String),
 }
+
+impl Refusal {
+    /// The stable code of the contract.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::QueueFull { .. } => "queue_full",
+            Self::KeysFull { .. } => "keys_full",
+            Self::TooManyWaiters { .. } => "too_many_waiters",
+            Self::TooManyProcessors { .. } => "too_many_processors",
+            Self::DiskFull => "disk_full",
+            Self::Draining => "draining",
+            Self::Recovering => "recovering",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::UnknownJob => "unknown_job",
+            Self::UnknownLease => "unknown_lease",
+            Self::LeaseLost => "lease_lost",
+            Self::IdReused => "id_reused",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::JobTooLarge { .. } => "job_too_large",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::InvalidValue { .. } => "invalid_value",
+            Self::UnknownField { .. } => "unknown_field",
+            Self::MissingField { .. } => "missing_field",
+            Self::Internal(_) => "internal",
+        }
+    }
+}

@@ -6,7 +6,7 @@
 //! never refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ struct Shared {
     open_calls: AtomicUsize,
     /// The bound on `open_calls`.
     calls_max: usize,
+    /// Set by the driver's thread once everything pending has been reported.
+    ready: AtomicBool,
 }
 
 impl Handle {
@@ -72,6 +74,7 @@ impl Handle {
             next_call: AtomicU64::new(1),
             open_calls: AtomicUsize::new(0),
             calls_max,
+            ready: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -81,6 +84,9 @@ impl Handle {
     /// Calls the driver and waits for its answer. Dropping the future tells the driver that the caller
     /// is gone; what was made durable meanwhile stays.
     pub async fn call(&self, command: Command) -> Reply {
+        if !self.shared.ready.load(Ordering::Acquire) {
+            return Reply::refused(Refusal::Recovering);
+        }
         let Some(open) = self.admit() else {
             let limit = u64::try_from(self.shared.calls_max).unwrap_or(u64::MAX);
             return Reply::refused(Refusal::TooManyWaiters { limit });
@@ -109,6 +115,11 @@ impl Handle {
     /// Asks the driver to drain and end.
     pub fn stop(&self, grace: Duration) {
         self.send(Message::Stop { grace });
+    }
+
+    /// The driver takes calls from now on.
+    pub fn set_ready(&self) {
+        self.shared.ready.store(true, Ordering::Release);
     }
 
     /// Wakes the driver, so that it looks at its bus.

@@ -1,0 +1,355 @@
+//! Taking outcomes in: checked, decided by the dispatcher, appended with their children in one frame, and
+//! answered once durable.
+
+use std::collections::HashMap;
+
+use super::ids::child_id;
+use super::port::{
+    Answer, CallId, JobOutcome, Port, Said, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult,
+};
+use super::records::{self, Report};
+use super::refusal::Refusal;
+use super::{Driver, Pending, view};
+use crate::bus::{Bus, Durability, Known, Space, Ticket};
+use crate::clock::Clock;
+use crate::dispatcher::event::{
+    Change, Decisions, Event, Report as Reported, RequestId, Settle as SettleEvent, Verdict,
+};
+use crate::job::{End, JobId, Token};
+
+/// How far above `jobs_max` children may take the queue: an outcome is not refused for a queue that is
+/// merely full.
+const CHILDREN_HEADROOM_DIVISOR: u64 = 10;
+
+/// Where a settle's answer goes.
+#[derive(Clone, Copy)]
+pub(super) enum ReplyTo {
+    /// A call of its own.
+    Call(CallId),
+    /// One of the settles that a lease call brought.
+    Lease { call: CallId, index: usize },
+}
+
+/// Settles that the dispatcher is deciding, by the id under which it was asked.
+#[derive(Default)]
+pub(super) struct SettlingTable {
+    last: u64,
+    open: HashMap<RequestId, Asking>,
+}
+
+/// What a settle said, while the dispatcher decides.
+struct Asking {
+    reply_to: ReplyTo,
+    token: Token,
+    body: SettleBody,
+}
+
+/// Decided changes whose append is queued.
+pub(super) struct Settling {
+    /// The jobs that change, and how.
+    changed: Vec<(JobId, Change)>,
+    reply: Option<(ReplyTo, SettleAnswer)>,
+}
+
+impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
+    pub(super) fn on_settle(&mut self, call: CallId, settle: Settle) {
+        self.begin_settle(settle, ReplyTo::Call(call));
+    }
+
+    pub(super) fn begin_settle(&mut self, settle: Settle, reply_to: ReplyTo) {
+        let Settle { token, mut body } = settle;
+        self.settling.last += 1;
+        let request = RequestId(u64::MAX - self.settling.last);
+        let event = match &mut body {
+            SettleBody::Outcomes { outcomes, last } => {
+                self.refuse_excess_children(outcomes);
+                let outcomes = outcomes
+                    .iter()
+                    .map(|outcome| (outcome.id, report(outcome)))
+                    .collect();
+                SettleEvent {
+                    request,
+                    token,
+                    outcomes,
+                    failed: false,
+                    crashed: false,
+                    last: *last,
+                }
+            }
+            SettleBody::Failed { crashed, .. } => {
+                let crashed = *crashed;
+                SettleEvent {
+                    request,
+                    token,
+                    outcomes: Vec::new(),
+                    failed: true,
+                    crashed,
+                    last: true,
+                }
+            }
+        };
+        self.settling.open.insert(
+            request,
+            Asking {
+                reply_to,
+                token,
+                body,
+            },
+        );
+        self.step(Event::Settle(event));
+    }
+
+    /// Children may take the queue a little over its limit; beyond that their outcome is refused.
+    fn refuse_excess_children(&self, outcomes: &mut [JobOutcome]) {
+        let limit = self
+            .limits
+            .jobs_max
+            .saturating_add(self.limits.jobs_max / CHILDREN_HEADROOM_DIVISOR);
+        let mut unsettled = self.bus.usage().unsettled;
+        for outcome in outcomes {
+            let Ok(Said::Ok { children, .. }) = &outcome.said else {
+                continue;
+            };
+            let Some(first) = children.first() else { continue };
+            let more = u64::try_from(children.len()).unwrap_or(u64::MAX);
+            let stranger = children
+                .iter()
+                .find_map(|child| self.admit_processor(&child.processor).err());
+            if unsettled.saturating_add(more) > limit {
+                outcome.said = Err(self.queue_full("jobs_max", self.limits.jobs_max, &first.processor));
+            } else if let Some(refusal) = stranger {
+                outcome.said = Err(refusal);
+            } else {
+                unsettled += more;
+            }
+        }
+    }
+
+    pub(super) fn on_unknown_lease(&mut self, request: RequestId) {
+        match self.settling.open.remove(&request) {
+            Some(Asking { reply_to, token, .. }) => {
+                self.answer_settle(
+                    reply_to,
+                    SettleAnswer {
+                        token,
+                        results: Err(Refusal::UnknownLease),
+                    },
+                );
+            }
+            // Not a settle: an extend, asked under its call's own number.
+            None => self.refuse(CallId(request.0), Refusal::UnknownLease),
+        }
+    }
+
+    /// Writes what the dispatcher decided, for a settle or by itself.
+    pub(super) fn on_decisions(&mut self, decisions: Decisions) {
+        let asking = decisions
+            .request
+            .and_then(|request| self.settling.open.remove(&request));
+        let changes = decisions
+            .jobs
+            .iter()
+            .filter_map(|decision| Some((decision.job, decision.change?)));
+        let changed: Vec<_> = changes.collect();
+        let appended = if changed.is_empty() {
+            Ok(None)
+        } else {
+            self.append_changes(&decisions, asking.as_ref().map(|asking| &asking.body))
+                .map(Some)
+        };
+        let reply = asking.map(|asking| {
+            let results = self.results(&decisions, &asking.body);
+            (
+                asking.reply_to,
+                SettleAnswer {
+                    token: decisions.token,
+                    results,
+                },
+            )
+        });
+        match appended {
+            Ok(Some(ticket)) => {
+                self.pending
+                    .insert(ticket, Pending::Settle(Settling { changed, reply }));
+            }
+            Ok(None) => self.answer_unchanged(reply),
+            Err(refusal) => self.settle_failed(Settling { changed, reply }, &refusal),
+        }
+    }
+
+    /// Nothing is to be written. A duplicate may be of a settle whose commit is in flight: it is answered
+    /// after that commit.
+    fn answer_unchanged(&mut self, reply: Option<(ReplyTo, SettleAnswer)>) {
+        let Some((reply_to, answer)) = reply else { return };
+        let in_flight = self.last_sync.filter(|ticket| self.pending.contains_key(ticket));
+        match in_flight {
+            Some(ticket) if has_duplicate(&answer) => self.ride_along(ticket, reply_to, answer),
+            _ => self.answer_settle(reply_to, answer),
+        }
+    }
+
+    /// Answers with an append that is in flight already.
+    fn ride_along(&mut self, ticket: Ticket, reply_to: ReplyTo, answer: SettleAnswer) {
+        self.riders.entry(ticket).or_default().push((reply_to, answer));
+    }
+
+    pub(super) fn fail_riders(&mut self, ticket: Ticket, refusal: &Refusal) {
+        for (reply_to, mut answer) in self.riders.remove(&ticket).unwrap_or_default() {
+            answer.results = Err(refusal.clone());
+            self.answer_settle(reply_to, answer);
+        }
+    }
+
+    pub(super) fn settle_is_durable(&mut self, settling: Settling) {
+        for (_, change) in &settling.changed {
+            match change {
+                Change::Finish(finish) => self.metrics.ended(finish.end),
+                Change::Requeue(requeue) => self.metrics.returned(requeue.cause),
+            }
+        }
+        self.step(Event::Committed(ids(&settling.changed)));
+        if let Some((reply_to, answer)) = settling.reply {
+            self.answer_settle(reply_to, answer);
+        }
+    }
+
+    pub(super) fn settle_failed(&mut self, settling: Settling, refusal: &Refusal) {
+        self.step(Event::CommitFailed(ids(&settling.changed)));
+        if let Some((reply_to, mut answer)) = settling.reply {
+            answer.results = Err(refusal.clone());
+            self.answer_settle(reply_to, answer);
+        }
+    }
+
+    pub(super) fn answer_settle(&mut self, reply_to: ReplyTo, answer: SettleAnswer) {
+        match (reply_to, &answer.results) {
+            (ReplyTo::Lease { call, index }, _) => self.lease_settled(call, index, answer),
+            (ReplyTo::Call(call), Err(refusal)) => self.refuse(call, refusal.clone()),
+            (ReplyTo::Call(call), Ok(_)) => self.port.answer(call, Answer::Settled(answer)),
+        }
+    }
+
+    /// One append: outcomes, their children, returns. Wholly or not at all.
+    fn append_changes(
+        &mut self,
+        decisions: &Decisions,
+        body: Option<&SettleBody>,
+    ) -> Result<Ticket, Refusal> {
+        let now = self.now.wall;
+        let mut made = Vec::with_capacity(decisions.jobs.len());
+        for (index, decision) in decisions.jobs.iter().enumerate() {
+            let report = Report {
+                body,
+                outcome: body.and_then(|body| nth(body, index, decision.job)),
+            };
+            match decision.change {
+                Some(Change::Finish(finish)) => {
+                    made.push(records::outcome(decisions, decision.job, finish, report, now));
+                    let children = if finish.end == End::Ok {
+                        report.children()
+                    } else {
+                        &[]
+                    };
+                    for (index, child) in (0_u32..).zip(children) {
+                        let sequence = self.ids.next_sequence();
+                        made.push(records::child(decision.job, index, child, sequence, now));
+                    }
+                }
+                Some(Change::Requeue(requeue)) => {
+                    made.push(records::requeue(decisions, decision.job, requeue, report));
+                }
+                None => {}
+            }
+        }
+        let appended = self.bus.append(&made, Space::Settle, Durability::Sync);
+        self.appended(appended, Space::Settle, Durability::Sync)
+    }
+
+    /// What each outcome's caller is told, in the order of the request.
+    fn results(&self, decisions: &Decisions, body: &SettleBody) -> Result<Vec<SettleResult>, Refusal> {
+        let mut results = Vec::with_capacity(decisions.jobs.len());
+        for (index, decision) in decisions.jobs.iter().enumerate() {
+            let Some(verdict) = decision.verdict else { continue };
+            let id = decision.job;
+            let said = nth(body, index, id).map(|outcome| &outcome.said);
+            let is = match verdict {
+                Verdict::Applied => SettleIs::Applied {
+                    children: child_ids(id, said),
+                },
+                Verdict::Released => SettleIs::Released,
+                Verdict::Duplicate => SettleIs::Duplicate,
+                Verdict::Late => {
+                    self.metrics.late();
+                    SettleIs::Late
+                }
+                Verdict::Unknown => SettleIs::Unknown,
+                Verdict::Refused => match said {
+                    Some(Err(refusal)) => SettleIs::Refused(refusal.clone()),
+                    _ => SettleIs::Unknown,
+                },
+                Verdict::Ended => self.ended_verdict(id, decisions.token)?,
+            };
+            results.push(SettleResult { id, is });
+        }
+        Ok(results)
+    }
+
+    /// A job that is not unsettled any more: was it settled under this very token?
+    fn ended_verdict(&self, id: JobId, token: Token) -> Result<SettleIs, Refusal> {
+        if !matches!(self.bus.find(id), Some(Known::Finished { .. })) {
+            return Ok(SettleIs::Unknown);
+        }
+        let stored = self
+            .bus
+            .read(id)
+            .map_err(|error| Refusal::Internal(error.to_string()))?;
+        let same = stored.map_or(Ok(false), |stored| view::settled_under(&stored, token))?;
+        Ok(if same { SettleIs::Duplicate } else { SettleIs::Late })
+    }
+}
+
+fn ids(changed: &[(JobId, Change)]) -> Vec<JobId> {
+    changed.iter().map(|(id, _)| *id).collect()
+}
+
+fn report(outcome: &JobOutcome) -> Reported {
+    match &outcome.said {
+        Ok(Said::Ok { .. }) => Reported::Ok,
+        Ok(Said::Error {
+            retryable,
+            retry_after,
+            ..
+        }) => Reported::Error {
+            retryable: *retryable,
+            retry_after: *retry_after,
+        },
+        Ok(Said::Release) => Reported::Release,
+        Err(_) => Reported::Refused,
+    }
+}
+
+/// What the settle said of the job that was decided at this place: the dispatcher keeps the order.
+fn nth(body: &SettleBody, index: usize, id: JobId) -> Option<&JobOutcome> {
+    match body {
+        SettleBody::Outcomes { outcomes, .. } => outcomes.get(index).filter(|outcome| outcome.id == id),
+        SettleBody::Failed { .. } => None,
+    }
+}
+
+fn child_ids(parent: JobId, said: Option<&Result<Said, Refusal>>) -> Vec<JobId> {
+    match said {
+        Some(Ok(Said::Ok { children, .. })) => (0_u32..)
+            .zip(children)
+            .map(|(index, _)| child_id(parent, index))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn has_duplicate(answer: &SettleAnswer) -> bool {
+    let duplicate = |result: &SettleResult| matches!(result.is, SettleIs::Duplicate);
+    answer
+        .results
+        .as_ref()
+        .is_ok_and(|results| results.iter().any(duplicate))
+}

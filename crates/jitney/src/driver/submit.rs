@@ -1,0 +1,258 @@
+//! Taking jobs in: recognised as a repeat, admitted or refused, appended, and answered once durable.
+
+use std::time::Duration;
+
+use joblog::record::Submit as SubmitRecord;
+
+use super::port::{Answer, CallId, Port, Submit, Submitted};
+use super::refusal::Refusal;
+use super::view;
+use super::waiters::Asked;
+use super::{Driver, Pending};
+use crate::bus::{Bus, Durability, Known, Record, Space, Ticket};
+use crate::clock::{Clock, WallMs};
+use crate::job::{JobId, JobView, Processor};
+
+/// `Retry-After` where no rate is known yet.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+
+/// A submit whose append is queued.
+pub(super) struct Submitting {
+    call: CallId,
+    id: JobId,
+    submit: Box<Submit>,
+    accepted: WallMs,
+    /// The same submit came again meanwhile; each waits for this commit and shares its fate.
+    repeats: Vec<(CallId, Option<Duration>)>,
+}
+
+/// What a submit is, before it is admitted.
+enum Recognised {
+    New,
+    /// Its first is in this append.
+    InFlight(Ticket),
+    /// It was submitted before.
+    Known(JobId, Known),
+    /// Its id or key was used for something else.
+    Conflict(Refusal),
+}
+
+impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
+    pub(super) fn on_submit(&mut self, call: CallId, submit: Box<Submit>) {
+        if self.stopping.is_some() {
+            return self.refuse(call, Refusal::Draining);
+        }
+        match self.recognise(&submit) {
+            Recognised::New => match self.admit(&submit) {
+                Ok(()) => self.append_submit(call, submit),
+                Err(refusal) => self.refuse(call, refusal),
+            },
+            Recognised::InFlight(ticket) => {
+                if let Some(Pending::Submit(first)) = self.pending.get_mut(&ticket) {
+                    first.repeats.push((call, submit.wait));
+                }
+            }
+            Recognised::Known(id, known) => self.replay(call, id, known, &submit),
+            Recognised::Conflict(refusal) => self.refuse(call, refusal),
+        }
+    }
+
+    fn recognise(&self, submit: &Submit) -> Recognised {
+        let (id, conflict) = if let Some(id) = submit.id {
+            (id, Refusal::IdReused)
+        } else if let Some(entry) = submit.idempotency.and_then(|key| self.bus.find_key(key)) {
+            (entry.id, Refusal::IdempotencyKeyReused)
+        } else {
+            return Recognised::New;
+        };
+        let Some(known) = self.bus.find(id) else {
+            return Recognised::New;
+        };
+        let (Known::Submitting { fingerprint, .. }
+        | Known::Unsettled { fingerprint }
+        | Known::Finished { fingerprint, .. }) = known;
+        match known {
+            _ if fingerprint != submit.fingerprint => Recognised::Conflict(conflict),
+            Known::Submitting { ticket, .. } if self.pending.contains_key(&ticket) => {
+                Recognised::InFlight(ticket)
+            }
+            _ => Recognised::Known(id, known),
+        }
+    }
+
+    fn admit(&self, submit: &Submit) -> Result<(), Refusal> {
+        let usage = self.bus.usage();
+        let limits = &self.limits;
+        if submit.wait.is_some() && self.waiters_full() {
+            return Err(Refusal::TooManyWaiters {
+                limit: limits.waiters_max,
+            });
+        }
+        if usage.unsettled >= limits.jobs_max {
+            return Err(self.queue_full("jobs_max", limits.jobs_max, &submit.processor));
+        }
+        if let Some(limit) = limits.log_bytes_max.filter(|limit| usage.disk_bytes >= *limit) {
+            return Err(self.queue_full("log_bytes_max", limit, &submit.processor));
+        }
+        let named = submit.id.is_some() || submit.idempotency.is_some();
+        if named && usage.keys >= limits.keys_max {
+            return Err(Refusal::KeysFull {
+                limit: limits.keys_max,
+            });
+        }
+        self.admit_processor(&submit.processor)
+    }
+
+    pub(super) fn admit_processor(&self, processor: &Processor) -> Result<(), Refusal> {
+        let limit = self.limits.processors_max;
+        if self.dispatcher.knows(processor) {
+            return Ok(());
+        }
+        let count = u64::try_from(self.dispatcher.processors().count()).unwrap_or(u64::MAX);
+        if count < limit {
+            Ok(())
+        } else {
+            Err(Refusal::TooManyProcessors { limit })
+        }
+    }
+
+    pub(super) fn queue_full(&self, what: &'static str, limit: u64, processor: &Processor) -> Refusal {
+        let wait = self
+            .dispatcher
+            .predicted_wait(processor)
+            .unwrap_or(RETRY_AFTER_DEFAULT);
+        let retry_after = wait.clamp(RETRY_AFTER_DEFAULT, Duration::from_mins(1));
+        Refusal::QueueFull {
+            what,
+            limit,
+            retry_after,
+        }
+    }
+
+    fn append_submit(&mut self, call: CallId, submit: Box<Submit>) {
+        let id = submit.id.unwrap_or_else(|| self.ids.next_id(self.now.wall));
+        let record = SubmitRecord {
+            id,
+            processor: submit.processor.as_str(),
+            group: submit.group.as_str(),
+            priority: submit.priority,
+            data: &submit.payload.bytes,
+            content_type: submit.payload.content_type.as_deref(),
+            key: submit.key.as_deref(),
+            labels: submit
+                .labels
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect(),
+            idempotency: submit.idempotency,
+            fingerprint: submit.fingerprint,
+            client_id: submit.id.is_some(),
+            parent: None,
+            traceparent: submit.traceparent.as_deref(),
+            ttl_ms: None,
+            deadline: None,
+            run_at: None,
+            sequence: self.ids.next_sequence(),
+            accepted: self.now.wall,
+        };
+        let appended = self
+            .bus
+            .append(&[Record::Submit(record)], Space::Submit, Durability::Sync);
+        match self.appended(appended, Space::Submit, Durability::Sync) {
+            Ok(ticket) => {
+                let accepted = self.now.wall;
+                let submitting = Submitting {
+                    call,
+                    id,
+                    submit,
+                    accepted,
+                    repeats: Vec::new(),
+                };
+                self.pending.insert(ticket, Pending::Submit(submitting));
+            }
+            Err(refusal) => self.refuse(call, refusal),
+        }
+    }
+
+    /// The job is durable, and not visible yet: its arrival comes after this.
+    pub(super) fn submit_is_durable(&mut self, submitting: Submitting) {
+        let Submitting {
+            call,
+            id,
+            submit,
+            accepted,
+            repeats,
+        } = submitting;
+        self.metrics.submitted(submit.priority);
+        let all = std::iter::once((call, submit.wait, false))
+            .chain(repeats.into_iter().map(|(call, wait)| (call, wait, true)));
+        for (call, wait, replayed) in all {
+            match wait {
+                Some(wait) if self.stopping.is_none() => {
+                    self.wait_for(call, id, wait, Asked::Submit { replayed });
+                }
+                _ => self.answer_submit(call, view::accepted(id, &submit, accepted), replayed),
+            }
+        }
+    }
+
+    pub(super) fn submit_failed(&mut self, submitting: Submitting, refusal: &Refusal) {
+        self.refuse(submitting.call, refusal.clone());
+        for (call, _) in submitting.repeats {
+            self.refuse(call, refusal.clone());
+        }
+    }
+
+    fn replay(&mut self, call: CallId, id: JobId, known: Known, submit: &Submit) {
+        if let Known::Finished {
+            end,
+            reason,
+            readable: false,
+            ..
+        } = known
+        {
+            return self.answer_submit(call, view::expired(id, submit, end, reason), true);
+        }
+        match (self.view(id), submit.wait) {
+            (Err(refusal), _) => self.refuse(call, refusal),
+            (Ok(job), Some(wait)) if job.finished_at.is_none() => {
+                self.wait_for(call, id, wait, Asked::Submit { replayed: true });
+            }
+            (Ok(job), _) => self.answer_submit(call, job, true),
+        }
+    }
+
+    pub(super) fn answer_submit(&mut self, call: CallId, job: JobView, replayed: bool) {
+        if replayed {
+            self.metrics.replayed();
+        }
+        let workers = self.dispatcher.workers(&job.processor);
+        let did_you_mean = if workers == 0 {
+            self.near_processor(&job.processor)
+        } else {
+            None
+        };
+        let submitted = Submitted {
+            job,
+            replayed,
+            workers,
+            did_you_mean,
+        };
+        self.port.answer(call, Answer::Submitted(Box::new(submitted)));
+    }
+
+    /// A processor with workers and a near name, where this one has never had a worker.
+    fn near_processor(&self, processor: &Processor) -> Option<String> {
+        if self.dispatcher.ever_had_worker(processor) {
+            return None;
+        }
+        let near = |name: &str| strsim::damerau_levenshtein(name, processor.as_str());
+        self.dispatcher
+            .processors()
+            .filter(|(other, had_worker)| *had_worker && *other != processor)
+            .map(|(other, _)| (near(other.as_str()), other.as_str()))
+            .filter(|(distance, _)| *distance <= 2)
+            .min()
+            .map(|(_, name)| name.to_owned())
+    }
+}
