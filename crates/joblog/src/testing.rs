@@ -43,7 +43,8 @@ struct State {
 
 #[derive(Default)]
 struct Faults {
-    write_full_after: Option<usize>,
+    /// How many writes pass before, and how many bytes of the one that does not.
+    write_full_after: Option<(usize, usize)>,
     write_error: bool,
     sync_error: bool,
     dir_sync_error: bool,
@@ -123,7 +124,12 @@ impl SimDisk {
 
     /// The next write stops after `bytes` bytes, with "no space left on device".
     pub fn fail_next_write_full(&self, bytes: usize) {
-        self.lock().faults.write_full_after = Some(bytes);
+        self.fail_nth_write_full(0, bytes);
+    }
+
+    /// After `writes` more writes the next stops after `bytes` bytes, with "no space left on device".
+    pub fn fail_nth_write_full(&self, writes: usize, bytes: usize) {
+        self.lock().faults.write_full_after = Some((writes, bytes));
     }
 
     /// The next write fails with an I/O error, and half of it is written.
@@ -367,14 +373,14 @@ impl File for SimFile {
             allowed = allowed.min((length + room).saturating_sub(offset));
         }
         let mut failure = io::ErrorKind::StorageFull;
-        if let Some(after) = state.faults.write_full_after.take() {
-            allowed = allowed.min(after);
-            if allowed == content.len() {
-                allowed = allowed.saturating_sub(1);
-            }
+        let full = state.faults.write_full_after.take();
+        if let Some((0, after)) = full {
+            allowed = allowed.min(after).min(content.len().saturating_sub(1));
         } else if std::mem::take(&mut state.faults.write_error) {
             (allowed, failure) = (content.len() / 2, io::ErrorKind::Other);
         }
+        state.faults.write_full_after =
+            full.and_then(|(writes, after)| Some((writes.checked_sub(1)?, after)));
         let inode = state
             .inodes
             .get_mut(&self.inode)

@@ -130,14 +130,6 @@ impl OpenError {
             source,
         }
     }
-
-    pub(crate) fn damaged(file: &str, offset: u64, what: impl Into<String>) -> Self {
-        Self::Damaged(Damage {
-            file: file.to_owned(),
-            offset,
-            what: what.into(),
-        })
-    }
 }
 
 /// Everything that a log starts with.

@@ -3,6 +3,16 @@
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod dir;
+#[cfg(test)]
+mod disk_full;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod recovery;
+#[cfg(test)]
+mod retention;
 #[cfg(test)]
 mod support;

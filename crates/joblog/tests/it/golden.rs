@@ -1,0 +1,206 @@
+//! Golden files: the bytes of format 1, as they were when it was fixed. A change that fails here needs a new
+//! version and new files beside these, never instead of them.
+//!
+//! `JOBLOG_BLESS=1` writes them, for a format that was never released.
+
+use std::path::{Path, PathBuf};
+
+use joblog::ids::{Priority, Token, WallMs};
+use joblog::log::{Durability, Space};
+use joblog::record::{Cause, End, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return, Submit};
+use joblog::replay::Recovered;
+use joblog::storage::Storage as _;
+use joblog::testing::SimDisk;
+use joblog::{Options, verify::verify};
+
+use crate::support::{SECOND, TestLog, dispatch, id, outcome, small, submit};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+}
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 8 << 10,
+        frame_bytes_max: 3 << 10,
+        ..small()
+    }
+}
+
+const ERROR: ErrorFields<'static> = ErrorFields {
+    code: "card_declined",
+    message: "no",
+    data: Some(br#"{"left":3}"#),
+};
+
+fn full_submit() -> Submit<'static> {
+    Submit {
+        id: id(2),
+        processor: "payments",
+        group: "payment-submit",
+        priority: Priority::Realtime,
+        data: b"\x00\xff not JSON",
+        content_type: Some("application/octet-stream"),
+        key: Some("tenant-7"),
+        labels: vec![("order", "A-17"), ("empty", "")],
+        idempotency: Some(IdempotencyKey { scope: 1, hash: 2 }),
+        fingerprint: 3,
+        client_id: true,
+        parent: Some((id(1), 4)),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ttl_ms: Some(5),
+        deadline: Some(WallMs(6)),
+        run_at: Some(WallMs(7)),
+        sequence: 2,
+        accepted: WallMs(8),
+    }
+}
+
+fn full_outcome(token: Token) -> Outcome<'static> {
+    Outcome {
+        end: End::Error,
+        reason: Some(Reason::Exhausted),
+        token: Some(token),
+        crashes: 2,
+        content_type: Some("text/plain"),
+        error: Some(ERROR),
+        children: 3,
+        keep_ms: Some(9),
+        ..outcome(4, b"", WallMs(1_000_000))
+    }
+}
+
+/// Every record kind, every field, every frame kind, two segments, a restart.
+fn write() -> SimDisk {
+    let mut log = TestLog::with(options());
+    log.settle_down();
+    let token = Token {
+        node: log.log.node(),
+        epoch: 1,
+        sequence: 1,
+    };
+    let append = |log: &mut TestLog, records: &[Record<'_>], durability| {
+        log.log.append(records, Space::Settle, durability).unwrap();
+        log.settle_down();
+    };
+    append(
+        &mut log,
+        &[Record::Submit(submit(1, b"{}")), Record::Submit(full_submit())],
+        Durability::Sync,
+    );
+    append(
+        &mut log,
+        &[Record::Submit(submit(3, b"1")), Record::Submit(submit(4, b"2"))],
+        Durability::Sync,
+    );
+    append(
+        &mut log,
+        &[Record::Dispatch(dispatch(token, &[2, 3, 4], WallMs(9)))],
+        Durability::Write,
+    );
+    append(&mut log, &[Record::Delivered(token)], Durability::Write);
+    let back = Return {
+        id: id(3),
+        cause: Cause::Error,
+        token,
+        due: Some(WallMs(10)),
+        alone: true,
+        attempts: 1,
+        crashes: 2,
+        error: Some(ERROR),
+    };
+    append(
+        &mut log,
+        &[Record::Return(back), Record::Outcome(full_outcome(token))],
+        Durability::Sync,
+    );
+    append(
+        &mut log,
+        &[Record::Outcome(outcome(1, b"[1,2]", WallMs(1_000_000)))],
+        Durability::Sync,
+    );
+    log.advance(SECOND);
+    log.settle_down();
+    let mut log = log.reopen(log.disk.kill()).unwrap();
+    log.settle_down();
+    for number in 5..=6 {
+        let data = vec![b'7'; 2000];
+        append(
+            &mut log,
+            &[Record::Submit(submit(number, &data))],
+            Durability::Sync,
+        );
+    }
+    log.log.close();
+    log.settle_down();
+    log.disk.clone()
+}
+
+fn segments(disk: &SimDisk) -> Vec<String> {
+    disk.list()
+        .unwrap()
+        .into_iter()
+        .filter(|name| name.starts_with("segment"))
+        .collect()
+}
+
+#[test]
+fn todays_code_writes_the_golden_files_byte_for_byte() {
+    let disk = write();
+    let names = segments(&disk);
+    assert_eq!(names.len(), 2);
+    for name in names {
+        let path = fixtures().join(&name);
+        if std::env::var_os("JOBLOG_BLESS").is_some() {
+            std::fs::create_dir_all(fixtures()).unwrap();
+            std::fs::write(&path, disk.content(&name)).unwrap();
+        }
+        let golden = std::fs::read(&path).unwrap();
+        let written = disk.content(&name);
+        let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
+        assert_eq!(
+            (differs, golden.len()),
+            (None, written.len()),
+            "`{name}` is not as it was"
+        );
+    }
+}
+
+#[test]
+fn todays_code_reads_the_golden_files() {
+    let disk = SimDisk::new();
+    for name in ["segment-0000000000000002", "segment-0000000000000003"] {
+        disk.plant(name, &std::fs::read(fixtures().join(name)).unwrap());
+    }
+    let verdict = verify(&disk).unwrap();
+    assert_eq!(
+        (
+            verdict.damages.len(),
+            verdict.jobs,
+            verdict.outcomes,
+            verdict.clean
+        ),
+        (0, 6, 2, true)
+    );
+    let now = TestLog::new().now;
+    let mut log = TestLog::open(disk, options(), now, 9).unwrap();
+    let recovered = log.recovered();
+    let jobs: Vec<_> = recovered
+        .iter()
+        .filter_map(|item| match item {
+            Recovered::Job(job) => Some((job.sequence, job.past.attempts, job.past.deliveries)),
+            Recovered::Lease(_) => None,
+        })
+        .collect();
+    assert_eq!(jobs, [(2, 0, 1), (3, 1, 1), (5, 0, 0), (6, 0, 0)]);
+    let Some(Recovered::Lease(lease)) = recovered.last() else {
+        panic!("the lease is gone")
+    };
+    assert!(lease.delivered && lease.jobs == [id(2)]);
+    let stored = log.log.read(id(2)).unwrap().unwrap();
+    assert_eq!(Submit::decode(stored.submit.as_ref()), Ok(full_submit()));
+    let stored = log.log.read(id(4)).unwrap().unwrap().outcome.unwrap();
+    assert_eq!(Outcome::decode(stored.as_ref()), Ok(full_outcome(lease.token)));
+    assert_eq!(log.result(1).as_deref(), Some(&b"[1,2]"[..]));
+    assert_eq!((log.report.boot, log.report.last_sequence), (3, 6));
+}

@@ -1,0 +1,271 @@
+//! What is kept, how long, and when segments go.
+
+use joblog::log::{AppendError, Durability, KeyEntry, Known, Space};
+use joblog::record::{End, IdempotencyKey, Record, Submit};
+use joblog::storage::Storage as _;
+use joblog::{Options, ids::WallMs};
+
+use crate::support::{SECOND, TestLog, id, outcome, small, submit};
+
+const HOUR: u64 = 3600 * SECOND;
+
+const KEY: IdempotencyKey = IdempotencyKey {
+    scope: 3,
+    hash: 0x1234_5678_9abc_def0_1111,
+};
+
+fn keyed(number: u64) -> Submit<'static> {
+    Submit {
+        idempotency: Some(KEY),
+        fingerprint: 42,
+        ..submit(number, b"data")
+    }
+}
+
+fn append(log: &mut TestLog, record: Record<'_>) -> Result<(), AppendError> {
+    log.log
+        .append(&[record], Space::Submit, Durability::Sync)
+        .map(|_| ())
+}
+
+fn expire(log: &mut TestLog, micros: u64) {
+    log.advance(micros);
+    log.settle_down();
+}
+
+#[test]
+fn a_result_is_kept_for_its_time_also_over_a_restart() {
+    let mut log = TestLog::new();
+    log.submit(1, b"x").unwrap();
+    log.settle_down();
+    log.settle(1, b"done").unwrap();
+    log.settle_down();
+    expire(&mut log, HOUR / 2);
+    let mut log = log.reopen(log.disk.kill()).unwrap();
+    assert_eq!(log.result(1).as_deref(), Some(&b"done"[..]));
+    assert_eq!(log.log.next_timer().unwrap().0, log.now.mono.0 + HOUR / 2);
+    expire(&mut log, HOUR / 2 - 1000);
+    assert!(log.result(1).is_some());
+    expire(&mut log, 1000);
+    assert_eq!(
+        (log.result(1), log.log.find(id(1)), log.log.usage().results),
+        (None, None, 0)
+    );
+    let log = log.reopen(log.disk.kill()).unwrap();
+    assert_eq!(log.log.find(id(1)), None, "a start does not bring it back");
+}
+
+#[test]
+fn a_wall_clock_that_went_back_keeps_results_longer_never_shorter() {
+    let mut log = TestLog::new();
+    log.submit(1, b"x").unwrap();
+    log.settle_down();
+    log.settle(1, b"done").unwrap();
+    log.settle_down();
+    log.now.wall = WallMs(5);
+    let mut log = log.reopen(log.disk.kill()).unwrap();
+    expire(&mut log, HOUR - 1000);
+    assert!(log.result(1).is_some());
+    // A jump forward while the server runs changes nothing either.
+    log.now.wall.0 += 1_000_000_000;
+    expire(&mut log, 0);
+    assert!(log.result(1).is_some());
+}
+
+#[test]
+fn a_key_and_its_result_live_for_the_keys_time_and_survive_restarts() {
+    let mut log = TestLog::new();
+    append(&mut log, Record::Submit(keyed(1))).unwrap();
+    assert_eq!(
+        log.log.find_key(KEY),
+        Some(KeyEntry {
+            id: id(1),
+            fingerprint: 42
+        }),
+        "queued already counts"
+    );
+    log.settle_down();
+    log.settle(1, b"done").unwrap();
+    log.settle_down();
+    expire(&mut log, 23 * HOUR);
+    let mut log = log.reopen(log.disk.crash(1)).unwrap();
+    assert_eq!(
+        log.log.find_key(KEY),
+        Some(KeyEntry {
+            id: id(1),
+            fingerprint: 42
+        })
+    );
+    assert!(log.result(1).is_some());
+    expire(&mut log, HOUR);
+    assert_eq!(
+        (log.log.find_key(KEY), log.log.find(id(1)), log.log.usage().keys),
+        (None, None, 0)
+    );
+    append(&mut log, Record::Submit(keyed(2))).unwrap();
+    log.settle_down();
+    let mut log = log.reopen(log.disk.kill()).unwrap();
+    assert_eq!(
+        log.log.find_key(KEY).map(|entry| entry.id),
+        Some(id(2)),
+        "the key is free again, also on disk"
+    );
+    assert_eq!(log.recovered_jobs(), [2]);
+}
+
+#[test]
+fn results_give_way_oldest_first_and_a_keyed_job_stays_known() {
+    let mut log = TestLog::with(Options {
+        results_max: 2,
+        ..small()
+    });
+    append(&mut log, Record::Submit(keyed(1))).unwrap();
+    for number in 2..=4 {
+        log.submit(number, b"x").unwrap();
+    }
+    log.settle_down();
+    for number in 1..=4 {
+        log.settle(number, b"done").unwrap();
+        expire(&mut log, SECOND);
+    }
+    let gave_way = Known::Finished {
+        fingerprint: 42,
+        end: End::Ok,
+        reason: None,
+        readable: false,
+    };
+    for restart in 0..2 {
+        assert_eq!(log.log.find(id(1)), Some(gave_way), "{restart}");
+        assert!(log.log.read(id(1)).unwrap().is_none());
+        assert_eq!(log.log.find(id(2)), None);
+        assert!(log.result(3).is_some() && log.result(4).is_some());
+        let usage = log.log.usage();
+        assert_eq!((usage.results, usage.results_evicted, usage.keys), (2, 2, 1));
+        log = log.reopen(log.disk.kill()).unwrap();
+    }
+    expire(&mut log, 24 * HOUR);
+    assert_eq!((log.log.find(id(1)), log.log.usage().keys), (None, 0));
+}
+
+#[test]
+fn result_bytes_are_bounded_too() {
+    let mut log = TestLog::with(Options {
+        result_bytes_max: 5000,
+        ..small()
+    });
+    for number in 1..=10 {
+        log.submit(number, &[0; 300]).unwrap();
+        log.settle_down();
+        log.settle(number, &[0; 1000]).unwrap();
+        log.settle_down();
+        assert!(log.log.usage().result_bytes <= 5000);
+    }
+    assert_eq!(log.log.usage().results, 3);
+    expire(&mut log, HOUR);
+    assert_eq!(log.log.usage().result_bytes, 0);
+}
+
+#[test]
+fn keys_are_refused_when_they_are_too_many_and_none_is_forgotten() {
+    let mut log = TestLog::with(Options {
+        keys_max: 2,
+        ..small()
+    });
+    append(&mut log, Record::Submit(keyed(1))).unwrap();
+    assert!(!log.log.keys_full());
+    append(
+        &mut log,
+        Record::Submit(Submit {
+            client_id: true,
+            ..submit(2, b"x")
+        }),
+    )
+    .unwrap();
+    assert!(log.log.keys_full());
+    let third = Submit {
+        client_id: true,
+        ..submit(3, b"x")
+    };
+    assert_eq!(
+        append(&mut log, Record::Submit(third.clone())),
+        Err(AppendError::KeysFull)
+    );
+    assert_eq!(log.log.find(id(3)), None);
+    log.submit(4, b"no key").unwrap();
+    log.settle_down();
+    log.settle(2, b"done").unwrap();
+    log.settle_down();
+    expire(&mut log, 24 * HOUR);
+    assert!(!log.log.keys_full());
+    append(&mut log, Record::Submit(third)).unwrap();
+}
+
+#[test]
+fn segments_go_from_the_oldest_on_when_nothing_in_them_is_live() {
+    let mut log = TestLog::new();
+    log.settle_down();
+    let segments = |log: &TestLog| {
+        let names = log.disk.list().unwrap();
+        names.iter().filter(|name| name.starts_with("segment")).count()
+    };
+    log.submit(1, b"the old one").unwrap();
+    for number in 2..=60 {
+        log.submit(number, &[0; 4000]).unwrap();
+        log.settle_down();
+        log.settle(number, b"done").unwrap();
+        log.settle_down();
+    }
+    let all = segments(&log);
+    assert!(all > 7, "{all}");
+    expire(&mut log, HOUR);
+    assert_eq!(segments(&log), all, "one old unsettled job holds them all");
+    log.settle(1, b"at last").unwrap();
+    log.settle_down();
+    assert_eq!(segments(&log), all, "its result is kept, and its submit with it");
+    assert_eq!(
+        log.data(1).as_deref(),
+        Some(&b"the old one"[..]),
+        "read from its segment"
+    );
+    expire(&mut log, HOUR);
+    assert_eq!(segments(&log), 1);
+    assert!(
+        log.disk.used() <= 4 * log.options.segment_bytes,
+        "{} bytes stay",
+        log.disk.used()
+    );
+    let mut log = log.reopen(log.disk.crash(4)).unwrap();
+    assert_eq!(
+        (log.recovered_jobs(), log.report.last_sequence),
+        (vec![], 60),
+        "no sequence is used twice"
+    );
+}
+
+#[test]
+fn recycled_segments_are_full_of_old_frames_and_none_comes_back() {
+    let mut log = TestLog::new();
+    log.settle_down();
+    for number in 1..=400 {
+        log.submit(number, &[0; 2000]).unwrap();
+        log.settle_down();
+        let mut record = outcome(number, b"done", log.now.wall);
+        record.keep_ms = Some(10);
+        log.log
+            .append(&[Record::Outcome(record)], Space::Settle, Durability::Sync)
+            .unwrap();
+        log.settle_down();
+        expire(&mut log, SECOND);
+        if number % 9 == 0 {
+            let disk = if number % 2 == 0 {
+                log.disk.kill()
+            } else {
+                log.disk.crash(number)
+            };
+            log = log.reopen(disk).unwrap();
+            assert_eq!(log.recovered_jobs(), []);
+            assert_eq!(log.report.cut, None);
+        }
+    }
+    assert!(log.disk.used() <= 6 * log.options.segment_bytes);
+}
