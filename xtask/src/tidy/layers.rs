@@ -21,7 +21,10 @@ const LAYERS: &[Row] = &[
     ("server", "http driver bus dispatcher metrics policy entropy"),
     ("driver", "dispatcher bus policy"),
     ("bus", ""),
-    ("dispatcher", "bus::Arrival bus::Past bus::RecoveredLease policy"),
+    (
+        "dispatcher",
+        "bus::Arrival bus::Past bus::RecoveredLease bus::Identity policy",
+    ),
     ("client", "entropy"),
     ("worker", "client entropy"),
     ("exec", "worker client entropy"),

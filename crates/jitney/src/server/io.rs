@@ -27,6 +27,10 @@ impl<S: Storage> IoThreads<S> {
     ///
     /// # Errors
     /// If the system has no more threads.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one commit and one chore at most are under way, so no more than three reports wait"
+    )]
     pub fn start(handle: &Handle) -> io::Result<Self> {
         let (done_sender, done) = channel();
         let (commits, commit_receiver) = sync_channel::<Commit<S>>(1);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
 /// Answers every request with the same text until it is dropped.
-pub struct CannedServer {
+pub(crate) struct CannedServer {
     address: SocketAddr,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -23,7 +23,7 @@ struct Shared {
 
 impl CannedServer {
     /// A server that answers with this status (`200 OK`) and JSON.
-    pub fn new(status: &str, body: &str) -> Self {
+    pub(crate) fn new(status: &str, body: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -51,12 +51,12 @@ impl CannedServer {
     }
 
     /// What clients call it.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Every request so far, head and body.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
     }
 }

@@ -1,4 +1,6 @@
 //! What jitney promises, seen from outside: one file per promise.
 
+#![cfg(test)]
+
 mod canned;
 mod cli;
