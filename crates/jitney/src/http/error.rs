@@ -13,7 +13,7 @@ use super::json::Json;
 use crate::driver::refusal::Refusal;
 
 /// The content type of every error.
-pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+const PROBLEM_JSON: &str = "application/problem+json";
 
 /// How long to stay away where nothing better is known.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -131,7 +131,12 @@ impl Code {
             Self::KeysFull => ("keys_full", 429, "Too many idempotency keys", After),
             Self::TooManyWaiters => ("too_many_waiters", 429, "Too many callers wait", After),
             Self::TooManyProcessors => ("too_many_processors", 429, "Too many processors", No),
-            Self::Internal => ("internal", 500, "A bug, or a failing disk", OnlyWithIdempotencyKey),
+            Self::Internal => (
+                "internal",
+                500,
+                "A bug, or a failing disk",
+                OnlyWithIdempotencyKey,
+            ),
             Self::Draining => ("draining", 503, "The server is stopping", After),
             Self::Recovering => ("recovering", 503, "The server is starting", After),
             Self::DiskFull => ("disk_full", 503, "The disk is full", After),
@@ -240,8 +245,13 @@ impl Problem {
 
     /// Writes the problem as a JSON object; also where an error stands inside an answer.
     pub(crate) fn write(&self, json: &mut Json) {
-        let code = self.code.name();
         json.open();
+        self.write_fields(json);
+        json.close();
+    }
+
+    fn write_fields(&self, json: &mut Json) {
+        let code = self.code.name();
         json.key("type");
         json.plain(format_args!("/docs/errors#{code}"));
         json.key("title");
@@ -279,23 +289,26 @@ impl Problem {
             }
             json.close_list();
         }
-        json.close();
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for Box<Problem> {
     fn into_response(self) -> Response<Body> {
         let mut json = Json::default();
         self.write(&mut json);
-        let mut response = Response::new(Body::from(json.finish()));
-        *response.status_mut() = status(self.code.status());
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, retry_after(after));
+        let response = problem_response(self.code.status(), json);
+        match self.retry_after {
+            Some(after) => with_header(response, header::RETRY_AFTER, retry_after(after)),
+            None => response,
         }
-        response
     }
+}
+
+fn problem_response(code: u16, json: Json) -> Response<Body> {
+    let mut response = Response::new(Body::from(json.finish()));
+    *response.status_mut() = status(code);
+    let problem = HeaderValue::from_static(PROBLEM_JSON);
+    with_header(response, header::CONTENT_TYPE, problem)
 }
 
 /// The head of a problem in raw HTTP, for a connection that is refused before it is one.
@@ -318,7 +331,12 @@ pub(crate) fn raw_response(problem: &Problem) -> Vec<u8> {
 }
 
 /// A handler's error as a problem: the answer of a route whose job failed. `data` is JSON.
-pub(crate) fn job_problem(status_code: u16, code: &str, message: &str, data: Option<&[u8]>) -> Response<Body> {
+pub(crate) fn job_problem(
+    status_code: u16,
+    code: &str,
+    message: &str,
+    data: Option<&[u8]>,
+) -> Response<Body> {
     let mut json = Json::default();
     json.open();
     json.key("type");
@@ -338,16 +356,19 @@ pub(crate) fn job_problem(status_code: u16, code: &str, message: &str, data: Opt
         json.raw(data);
     }
     json.close();
-    let mut response = Response::new(Body::from(json.finish()));
-    *response.status_mut() = status(status_code);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    response
+    problem_response(status_code, json)
 }
 
-/// `409` with the results of a settle whose every outcome came too late.
-pub(crate) const LEASE_LOST: StatusCode = StatusCode::CONFLICT;
+/// `409 lease_lost` for a settle whose every outcome came too late: a problem, and the results beside it.
+pub(crate) fn lease_lost(results: impl FnOnce(&mut Json)) -> Response<Body> {
+    let problem = Problem::new(Code::LeaseLost, Refusal::LeaseLost.to_string());
+    let mut json = Json::default();
+    json.open();
+    problem.write_fields(&mut json);
+    results(&mut json);
+    json.close();
+    problem_response(problem.code.status(), json)
+}
 
 /// What [`crate::server::options::Route::status`] may say when nothing is written.
 pub(crate) const ROUTE_ERROR: u16 = 422;
@@ -392,7 +413,9 @@ impl From<Refusal> for Box<Problem> {
             }
             Refusal::KeysFull { limit } => Problem::new(Code::KeysFull, detail).limit(limit),
             Refusal::TooManyWaiters { limit } => Problem::new(Code::TooManyWaiters, detail).limit(limit),
-            Refusal::TooManyProcessors { limit } => Problem::new(Code::TooManyProcessors, detail).limit(limit),
+            Refusal::TooManyProcessors { limit } => {
+                Problem::new(Code::TooManyProcessors, detail).limit(limit)
+            }
             Refusal::DiskFull => {
                 let mut problem = Problem::new(Code::DiskFull, detail);
                 problem.retry_after = Some(RETRY_DISK);
@@ -426,4 +449,60 @@ fn at(code: Code, detail: String, pointer: String) -> Box<Problem> {
     let mut problem = Problem::new(code, detail);
     problem.pointer = Some(pointer);
     problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use serde_json::Value;
+
+    const PAGE: &str = include_str!("../../../../docs/errors.md");
+
+    fn written(problem: &Problem) -> Value {
+        let mut json = Json::default();
+        problem.write(&mut json);
+        serde_json::from_slice(&json.finish()).unwrap()
+    }
+
+    #[test]
+    fn the_page_explains_every_code_as_it_is() {
+        let mut sections = PAGE.split("\n## ").skip(1);
+        for code in Code::ALL {
+            let (name, status, _, retry) = code.row();
+            let section = sections.next().unwrap();
+            let start = format!("{name}\n\n{status}, retry `{}`", retry.name());
+            assert!(section.starts_with(&start), "{start}\n\n{section}");
+        }
+        assert!(sections.next().unwrap().starts_with("job_failed\n"));
+        assert_eq!(sections.next(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_a_problem_with_its_limit() {
+        let refusal = Refusal::QueueFull {
+            what: "jobs_max",
+            limit: 10,
+            retry_after: Duration::from_millis(1_200),
+        };
+        let problem = Box::<Problem>::from(refusal);
+        assert_eq!(
+            written(&problem),
+            serde_json::json!({"type": "/docs/errors#queue_full", "title": "The queue is full", "status": 429,
+                "code": "queue_full", "detail": "the queue is full: `jobs_max` is 10", "retry": "after",
+                "retry_after_ms": 1200, "limit": 10})
+        );
+        let response = problem.into_response();
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.status().as_u16(), 429);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_safe_to_repeat_only_where_that_is_harmless() {
+        let problem = Box::<Problem>::from(Refusal::OutcomeUnknown);
+        assert_eq!(written(&problem)["retry"], "only_with_idempotency_key");
+        assert_eq!(written(&problem.repeatable())["retry"], "safe");
+        let refused = Problem::new(Code::IdReused, "x").repeatable();
+        assert_eq!(written(&refused)["retry"], "no");
+    }
 }

@@ -1,1 +1,269 @@
-//! The front door.
+//! The front door: HTTP in, commands to the driver out, and the answers back.
+//!
+//! In: requests of callers and workers, checked and bounded here, so that the driver sees only what is valid.
+//! Out: what docs/http_api.md says. The state is the driver's; the edge holds a [`Handle`], and per connection
+//! the duty to report what was delivered. Invariants: an error's status is chosen in `error` only; `data` and
+//! results are never copied on the way in, nor parsed into a tree; every body, wait and connection is bounded.
+
+mod body;
+mod connection;
+mod delivery;
+mod error;
+mod headers;
+mod jobs;
+mod json;
+mod lease;
+mod ops;
+mod parse;
+mod route_table;
+mod routes;
+mod settle;
+mod submit;
+mod view;
+
+pub use route_table::RouteError;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Response, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+
+use body::Rest;
+use delivery::Link;
+use error::{Code, Problem};
+use ops::RequestCounts;
+use parse::VERSION;
+use route_table::RouteTable;
+
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::server::handle::Handle;
+use crate::server::options::Route;
+
+/// The paths of the contract.
+const PATHS: [&str; 11] = [
+    "/v1/jobs",
+    "/v1/jobs/{id}",
+    "/v1/processors/{processor}/jobs",
+    "/v1/processors/{processor}/lease",
+    "/v1/leases/{lease}/settle",
+    "/v1/leases/{lease}/extend",
+    "/v1/lanes",
+    "/v1/info",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+];
+
+/// Where problems point to.
+const ERRORS_PATH: &str = "/docs/errors";
+
+/// Paths of the contract that a later version serves, as prefixes or suffixes.
+const LATER_PREFIXES: [&str; 6] = [
+    "/v1/dead",
+    "/v1/lanes/",
+    "/openapi.json",
+    "/docs",
+    "/dashboard",
+    "/events",
+];
+const LATER_SUFFIXES: [&str; 3] = ["/history", "/explain", "/policy"];
+
+/// What the edge works with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    handle: Handle,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    routes: RouteTable,
+    slow_client_timeout: Duration,
+    requests: RequestCounts,
+}
+
+impl App {
+    /// Checks the routes and puts everything together.
+    ///
+    /// # Errors
+    /// [`RouteError`] if a route cannot be served: its path, its schema, or another route in its place.
+    pub fn new(
+        handle: Handle,
+        limits: Limits,
+        routes: &[Route],
+        metrics: Arc<Metrics>,
+        slow_client_timeout: Duration,
+    ) -> Result<Self, RouteError> {
+        let routes = RouteTable::new(routes, &limits)?;
+        let own = PATHS.iter().chain([&ERRORS_PATH]);
+        let own = own.map(|path| ((*path).to_owned(), (*path).to_owned()));
+        let requests = RequestCounts::new(own.chain(routes.templates()));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                handle,
+                limits,
+                metrics,
+                routes,
+                slow_client_timeout,
+                requests,
+            }),
+        })
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.shared.handle
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    fn slow_client_timeout(&self) -> Duration {
+        self.shared.slow_client_timeout
+    }
+}
+
+/// Serves until `stop`, then lets the answers in progress end, for at most a second and a half.
+///
+/// While a server drains it goes on serving: settles must get through. `stop` is for when the driver has ended.
+pub async fn serve(listener: TcpListener, app: App, stop: impl Future<Output = ()>) {
+    let router = router(&app);
+    connection::serve(listener, app, router, stop).await;
+}
+
+/// The state of the connection that a request came on. A request without one (in a test) delivers nothing.
+#[derive(Clone, Debug, Default)]
+struct Connection {
+    link: Arc<Link>,
+    rest: Arc<Rest>,
+}
+
+impl Connection {
+    fn of(parts: &Parts) -> Self {
+        parts.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+}
+
+/// The one parameter of a path, decoded.
+struct Segment(String);
+
+/// All parameters of a path, decoded, in their order.
+struct Segments(Vec<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Box<Problem>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> error::Result<Self> {
+        let Segments(values) = Segments::from_request_parts(parts, state).await?;
+        Ok(Self(values.into_iter().next().unwrap_or_default()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = Box<Problem>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> error::Result<Self> {
+        let undecodable = |_| Problem::invalid("", "the path is not percent-encoded UTF-8");
+        let values = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(undecodable)?;
+        Ok(Self(values.iter().map(|(_, value)| value.to_owned()).collect()))
+    }
+}
+
+fn router(app: &App) -> Router {
+    let [
+        jobs,
+        job,
+        submit,
+        lease,
+        settle,
+        extend,
+        lanes,
+        info,
+        healthz,
+        readyz,
+        metrics,
+    ] = PATHS;
+    let own = Router::new()
+        .route(jobs, post(submit::envelope))
+        .route(job, get(jobs::read))
+        .route(submit, post(submit::plain))
+        .route(lease, post(lease::poll))
+        .route(settle, post(settle::settle))
+        .route(extend, post(settle::extend))
+        .route(lanes, get(ops::lanes))
+        .route(info, get(ops::info))
+        .route(healthz, get(ops::healthz))
+        .route(readyz, get(ops::readyz))
+        .route(metrics, get(ops::metrics))
+        .route(ERRORS_PATH, get(ops::errors));
+    routes::add(own, &app.shared.routes)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), edge))
+        .with_state(app.clone())
+}
+
+/// What every request passes: the check of its origin, and the count of its answer.
+async fn edge(State(app): State<App>, request: Request, next: Next) -> Response<Body> {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let response = match headers::check_origin(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => refuse_unread(request, problem),
+    };
+    let matched = matched.as_ref().map(MatchedPath::as_str);
+    app.shared.requests.count(matched, response.status());
+    response
+}
+
+async fn not_found(request: Request) -> Response<Body> {
+    let path = request.uri().path();
+    let later = LATER_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+        || (path.starts_with("/v1/") && LATER_SUFFIXES.iter().any(|suffix| path.ends_with(suffix)));
+    let path = parse::shown(path);
+    let detail = match later {
+        true => format!("`{path}` is not in {VERSION}"),
+        false => format!("nothing is at `{path}`"),
+    };
+    refuse_unread(request, Problem::new(Code::NotFound, detail))
+}
+
+/// The router adds the `Allow` header.
+async fn method_not_allowed(uri: Uri, request: Request) -> Response<Body> {
+    let method = request.method();
+    let path = parse::shown(uri.path());
+    let later = match method.as_str() {
+        "DELETE" => path.starts_with("/v1/jobs/"),
+        "GET" | "HEAD" => path == "/v1/jobs",
+        _ => false,
+    };
+    let detail = match later {
+        true => format!("`{method} {path}` is not in {VERSION}"),
+        false => format!("`{path}` does not take {method}"),
+    };
+    refuse_unread(request, Problem::new(Code::MethodNotAllowed, detail))
+}
+
+/// Refuses a request without looking at its body, which is dropped as it comes.
+fn refuse_unread(request: Request, problem: Box<Problem>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    Connection::of(&parts).rest.leave(body);
+    problem.into_response()
+}

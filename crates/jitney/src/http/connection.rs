@@ -1,0 +1,300 @@
+//! Accepts connections and serves each until it ends, is idle for too long, or the server stops.
+//!
+//! In: a listener and the router. Out: answers, and word of what was delivered. Every connection is a task of
+//! one set, which is awaited at the end, so that nothing outlives [`serve`].
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+use super::body::Rest;
+use super::delivery::{Answer, Link, Phase};
+use super::error::{Code, Problem, raw_response};
+use super::{App, Connection};
+use crate::units::format_count;
+
+/// The largest head of a request: room for cookies that have no business here.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Header fields of a request.
+const HEADERS_MAX: usize = 100;
+/// How long an idle connection stays, in halves of the slow-client timeout: 75 s by default.
+const IDLE_TICKS: u32 = 15;
+/// How long a client may be slow, in the same: between one and one and a half times the timeout.
+const SLOW_TICKS: u32 = 2;
+/// How long answers in progress may take once the server stops.
+const STOP_MAX: Duration = Duration::from_millis(1_500);
+/// Connections that are told at once that there are too many; beyond these they are just closed.
+const REFUSALS_MAX: usize = 64;
+/// How long telling one of them may take.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
+/// A pause after a failed accept: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop`, then lets the answers in progress end, within bounds.
+pub(crate) async fn serve(listener: TcpListener, app: App, router: Router, stop: impl Future<Output = ()>) {
+    let stopping = CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut refusals = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        // Every branch is cancel-safe: an accepted socket is returned or not accepted, a joined task likewise.
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(ended) = connections.join_next() => { ended_well(ended); continue; }
+            Some(ended) = refusals.join_next() => { ended_well(ended); continue; }
+            accepted = listener.accept() => accepted,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let open = u64::try_from(connections.len()).unwrap_or(u64::MAX);
+        if open >= app.limits().connections_max {
+            app.metrics().connection_refused();
+            if refusals.len() < REFUSALS_MAX {
+                refusals.spawn(refuse(socket, app.limits().connections_max));
+            }
+            continue;
+        }
+        connections.spawn(connection(socket, app.clone(), router.clone(), stopping.clone()));
+    }
+    drop(listener);
+    stopping.cancel();
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(STOP_MAX, all_ended).await.is_err() {
+        tracing::warn!(
+            open = connections.len(),
+            "closing connections whose answers did not end in time"
+        );
+    }
+    connections.shutdown().await;
+    refusals.shutdown().await;
+}
+
+fn ended_well(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+/// Answers 503 to whatever the client asks, and closes.
+async fn refuse(mut socket: TcpStream, limit: u64) {
+    let problem = Problem::new(
+        Code::TooManyConnections,
+        format!(
+            "{} connections are open, which is `connections_max`",
+            format_count(limit)
+        ),
+    )
+    .limit(limit);
+    let told = async {
+        // The request is read first: closing with unread bytes would reset the connection, and the client
+        // might never see the answer.
+        let mut head = [0; 4096];
+        let _ = socket.read(&mut head).await?;
+        socket.write_all(&raw_response(&problem)).await?;
+        socket.shutdown().await?;
+        while socket.read(&mut head).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // A client that does not listen is not told.
+    let _ = timeout(REFUSAL_MAX, told).await;
+}
+
+/// Serves one connection until it ends.
+async fn connection(socket: TcpStream, app: App, router: Router, stopping: CancellationToken) {
+    let _open = Open::new(&app);
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set nodelay");
+    }
+    let link = Arc::new(Link::default());
+    let rest = Arc::new(Rest::default());
+    let io = TokioIo::new(Socket {
+        stream: socket,
+        link: Arc::clone(&link),
+    });
+    let here = Connection {
+        link: Arc::clone(&link),
+        rest: Arc::clone(&rest),
+    };
+    let service = hyper::service::service_fn(move |request| answer(request, router.clone(), here.clone()));
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            // The watch below tells a slow head from an idle connection; hyper does not.
+            .header_read_timeout(None)
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(io, service)
+    );
+    let mut watch = Watch::new(app.slow_client_timeout());
+    let mut stop = pin!(stopping.cancelled());
+    let mut stopped = false;
+    let ended = poll_fn(|cx| {
+        if !stopped && stop.as_mut().poll(cx).is_ready() {
+            stopped = true;
+            served.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        // After hyper: what it just read is dropped at once.
+        rest.poll(cx);
+        watch.poll(&link, cx).map(Ok)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    mut router: Router,
+    here: Connection,
+) -> Result<Response<Answer>, Infallible> {
+    let link = Arc::clone(&here.link);
+    link.request_began();
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(here);
+    let response = router.call(Request::from_parts(parts, Body::new(body))).await?;
+    Ok(response.map(|body| Answer::new(body, link)))
+}
+
+/// Counts an open connection.
+struct Open(App);
+
+impl Open {
+    fn new(app: &App) -> Self {
+        app.metrics().connection_opened();
+        Self(app.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics().connection_closed();
+    }
+}
+
+/// Ends connections whose client is slow or gone. It looks at the beat from time to time, so that a request
+/// costs no timer.
+struct Watch {
+    ticks: Interval,
+    beat: u32,
+    /// Ticks since the beat changed.
+    same: u32,
+}
+
+impl Watch {
+    fn new(slow_client_timeout: Duration) -> Self {
+        let mut ticks = interval((slow_client_timeout / 2).max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            ticks,
+            // No real beat, so that the first tick, which comes at once, only sets it.
+            beat: u32::MAX,
+            same: 0,
+        }
+    }
+
+    fn poll(&mut self, link: &Link, cx: &mut Context<'_>) -> Poll<()> {
+        while self.ticks.poll_tick(cx).is_ready() {
+            let (beat, phase, stalled) = link.progress();
+            if beat != self.beat {
+                self.beat = beat;
+                self.same = 0;
+                continue;
+            }
+            self.same += 1;
+            let patience = match (phase, stalled) {
+                (_, true) | (Phase::Head, _) => SLOW_TICKS,
+                (Phase::Idle, false) => IDLE_TICKS,
+                // The handler has bounds of its own.
+                (Phase::Busy, false) => continue,
+            };
+            if self.same >= patience {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A socket that tells the connection's state what passes through it.
+struct Socket {
+    stream: TcpStream,
+    link: Arc<Link>,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.link.bytes_came();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.link.stalled(polled.is_pending());
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.link.stalled(polled.is_pending());
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        // Hyper flushes only once all that it holds was written.
+        if let Poll::Ready(Ok(())) = polled {
+            self.link.flushed();
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

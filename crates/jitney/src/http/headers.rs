@@ -1,0 +1,270 @@
+//! What the headers of a request say, checked.
+
+use std::time::Duration;
+
+use axum::http::header::{ACCEPT, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName};
+
+use super::error::{Code, Problem, Result};
+use super::parse::payload::{self, Declared};
+use super::parse::query::Query;
+use crate::units::format_duration;
+
+/// The header that names a submit.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that the answer is that of an earlier submit.
+pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The job behind the answer of a route.
+pub(crate) const JITNEY_JOB_ID: HeaderName = HeaderName::from_static("jitney-job-id");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The caller's idempotency key.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let wrong = |detail: String| Problem::invalid("Idempotency-Key", detail);
+    if values.next().is_some() {
+        return Err(wrong("`Idempotency-Key` is given twice".to_owned()));
+    }
+    let bytes = value.as_bytes();
+    let visible = bytes.iter().all(|byte| (b'!'..=b'~').contains(byte));
+    if bytes.is_empty() || bytes.len() > IDEMPOTENCY_KEY_BYTES_MAX || !visible {
+        return Err(wrong(format!(
+            "`Idempotency-Key` must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
+        )));
+    }
+    Ok(value.to_str().ok())
+}
+
+/// How long the caller waits: the parameter `wait`, or `Prefer: wait=10`. Zero is no wait.
+pub(crate) fn wait(query: &Query<'_>, headers: &HeaderMap, wait_max: Duration) -> Result<Option<Duration>> {
+    let wait = match query.duration("wait")? {
+        Some(wait) => Some(wait),
+        None => preferred_wait(headers),
+    };
+    match wait {
+        Some(wait) => check_wait(wait, wait_max, "wait"),
+        None => Ok(None),
+    }
+}
+
+/// Fails if a wait is too long; zero becomes none.
+pub(crate) fn check_wait(wait: Duration, wait_max: Duration, pointer: &str) -> Result<Option<Duration>> {
+    if wait > wait_max {
+        let detail = format!(
+            "`wait` is {}; `wait_max` is {}",
+            format_duration(wait),
+            format_duration(wait_max)
+        );
+        let limit = u64::try_from(wait_max.as_millis()).unwrap_or(u64::MAX);
+        return Err(Problem::invalid(pointer, detail).limit(limit));
+    }
+    Ok(Some(wait).filter(|wait| *wait > Duration::ZERO))
+}
+
+/// `wait` of RFC 7240, whole seconds. A preference that cannot be read is no preference.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']))
+        .filter_map(|preference| preference.split_once('='))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .find_map(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .map(Duration::from_secs)
+}
+
+/// The W3C trace context, if it is valid; a wrong one is as good as none, says the standard.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let version = parts.next()?;
+    let (trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?);
+    let valid = version == "00"
+        && is_hex(trace, 32)
+        && is_hex(parent, 16)
+        && is_hex(flags, 2)
+        && parts.next().is_none()
+        && [trace, parent].iter().all(|id| id.bytes().any(|b| b != b'0'));
+    valid.then(|| text.to_owned())
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Fails if a browser says that a page of another origin sends this.
+pub(crate) fn check_origin(headers: &HeaderMap) -> Result<()> {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return Ok(());
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let own = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"))
+        .zip(host)
+        .is_some_and(|((scheme, authority), host)| {
+            let port = if scheme.eq_ignore_ascii_case("https") {
+                ":443"
+            } else {
+                ":80"
+            };
+            let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
+            bare(authority) == bare(host)
+        });
+    if own {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Forbidden,
+        "the request's `Origin` is not this server; pages of other origins may not call it",
+    ))
+}
+
+/// Fails if the caller accepts no JSON.
+pub(crate) fn check_accept(headers: &HeaderMap) -> Result<()> {
+    let mut ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter(|range| !range.trim().is_empty())
+        .peekable();
+    if ranges.peek().is_none() || ranges.any(admits_json) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::NotAcceptable,
+        "the answer is application/json, which `Accept` does not admit",
+    ))
+}
+
+fn admits_json(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let json = ["*/*", "application/*", "application/json"]
+        .iter()
+        .any(|known| kind.eq_ignore_ascii_case(known));
+    let refused = parts
+        .filter_map(|parameter| parameter.split_once('='))
+        .any(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("q") && value.trim().parse::<f32>().is_ok_and(|q| q <= 0.0)
+        });
+    json && !refused
+}
+
+/// Fails if the body of an endpoint that reads JSON is declared to be something else.
+pub(crate) fn check_json_type(headers: &HeaderMap) -> Result<()> {
+    let content_type = payload::content_type(headers)?;
+    let essence = content_type
+        .and_then(|text| text.split(';').next())
+        .unwrap_or_default()
+        .trim();
+    let detail = match payload::declared(content_type) {
+        Declared::Nothing | Declared::Json | Declared::OwnJson => return Ok(()),
+        Declared::Form if !essence.eq_ignore_ascii_case("multipart/form-data") => return Ok(()),
+        Declared::Other if essence.eq_ignore_ascii_case("application/x-ndjson") => format!(
+            "`{essence}` (bulk submit) is not in {}; send one envelope as application/json",
+            super::parse::VERSION
+        ),
+        Declared::Form | Declared::Other => {
+            format!("`{essence}` is not JSON; send application/json, or no content type")
+        }
+    };
+    Err(Problem::new(Code::UnsupportedMediaType, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use axum::http::HeaderValue;
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn only_this_server_is_its_own_origin() {
+        for (origin, host, own) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", true),
+            ("http://LOCALHOST:8080", "localhost:8080", true),
+            ("https://jobs.example", "jobs.example:443", true),
+            ("http://jobs.example:80", "jobs.example", true),
+            ("http://evil.example", "127.0.0.1:8080", false),
+            ("http://127.0.0.1:9090", "127.0.0.1:8080", false),
+            ("null", "127.0.0.1:8080", false),
+        ] {
+            let headers = headers(&[("origin", origin), ("host", host)]);
+            assert_eq!(check_origin(&headers).is_ok(), own, "{origin} {host}");
+        }
+        assert!(check_origin(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn json_must_be_acceptable() {
+        for (accept, fine) in [
+            ("*/*", true),
+            ("text/html, application/json;q=0.5", true),
+            ("application/*", true),
+            ("text/html", false),
+            ("application/json;q=0, text/html", false),
+            ("application/x-ndjson", false),
+            ("", true),
+        ] {
+            assert_eq!(
+                check_accept(&headers(&[("accept", accept)])).is_ok(),
+                fine,
+                "{accept}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_preference_is_read_and_a_wrong_one_is_none() {
+        for (prefer, seconds) in [
+            ("wait=10", Some(10)),
+            ("respond-async, wait=\"5\"", Some(5)),
+            ("Wait = 7", Some(7)),
+            ("wait=soon", None),
+            ("respond-async", None),
+        ] {
+            assert_eq!(
+                preferred_wait(&headers(&[("prefer", prefer)])),
+                seconds.map(Duration::from_secs),
+                "{prefer}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_valid_trace_context_is_kept() {
+        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(
+            traceparent(&headers(&[("traceparent", valid)])),
+            Some(valid.to_owned())
+        );
+        for wrong in [
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "x",
+        ] {
+            assert_eq!(traceparent(&headers(&[("traceparent", wrong)])), None, "{wrong}");
+        }
+    }
+}

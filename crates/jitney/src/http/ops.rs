@@ -1,0 +1,321 @@
+//! What operators and their tools look at.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+
+use super::error::{Code, Problem, Result};
+use super::json::Json;
+use super::parse::query::Query;
+use super::{App, headers, submit, view};
+use crate::dispatcher::event::LaneStats;
+use crate::driver::port::{Answer, Command, Info, Readiness};
+use crate::driver::refusal::Refusal;
+use crate::limits::Limits;
+use crate::metrics::{Moment, RouteCount};
+use crate::units::format_duration;
+
+/// What this server can do; a newer client sends an older server only what is listed.
+const FEATURES: [&str; 12] = [
+    "submit",
+    "envelope",
+    "wait",
+    "client_id",
+    "idempotency_key",
+    "labels",
+    "lease",
+    "settle",
+    "extend",
+    "children",
+    "routes",
+    "traceparent",
+];
+
+/// The text behind the links in problems.
+const ERRORS: &str = include_str!("../../../../docs/errors.md");
+
+/// `GET /v1/lanes`
+pub(super) async fn lanes(State(app): State<App>, request: Request) -> Result<Response<Body>> {
+    headers::check_accept(request.headers())?;
+    Query::parse(request.uri(), &[], &[])?;
+    let lanes = ask_lanes(&app).await?;
+    let mut json = Json::with_capacity(64 + 320 * lanes.len());
+    json.open();
+    json.key("lanes");
+    json.open_list();
+    for lane in &lanes {
+        write_lane(&mut json, lane);
+    }
+    json.close_list();
+    json.close();
+    Ok(view::json_response(StatusCode::OK, json))
+}
+
+fn write_lane(json: &mut Json, lane: &LaneStats) {
+    json.open();
+    json.key("processor");
+    json.string(lane.processor.as_str());
+    json.key("priority");
+    json.string(lane.priority.name());
+    json.key("queued");
+    json.number(lane.queued);
+    // Delays, and dead letters that a person redrives, come with a later version.
+    json.key("scheduled");
+    json.number(0);
+    json.key("running");
+    json.number(lane.running);
+    json.key("retrying");
+    json.number(lane.retrying);
+    json.key("dead");
+    json.number(0);
+    json.key("oldest_age_ms");
+    match lane.oldest_age {
+        Some(age) => json.millis(age),
+        None => json.null(),
+    }
+    json.key("workers");
+    json.number(u64::from(lane.workers));
+    json.key("arrived");
+    json.number(lane.arrived);
+    json.key("dispatched");
+    json.number(lane.dispatched);
+    json.key("ended");
+    json.number(lane.ended);
+    json.close();
+}
+
+/// `GET /v1/info`
+pub(super) async fn info(State(app): State<App>, request: Request) -> Result<Response<Body>> {
+    headers::check_accept(request.headers())?;
+    Query::parse(request.uri(), &[], &[])?;
+    let info = ask_info(&app).await?;
+    let mut json = Json::with_capacity(1024);
+    json.open();
+    json.key("version");
+    json.string(env!("CARGO_PKG_VERSION"));
+    json.key("bus");
+    json.string(info.capabilities.name);
+    json.key("durable");
+    json.boolean(info.capabilities.durable);
+    json.key("state");
+    json.string(state_name(info.readiness));
+    json.key("features");
+    json.open_list();
+    for feature in FEATURES {
+        json.string(feature);
+    }
+    json.close_list();
+    write_limits(&mut json, app.limits());
+    write_usage(&mut json, &info);
+    json.close();
+    Ok(view::json_response(StatusCode::OK, json))
+}
+
+fn write_limits(json: &mut Json, limits: &Limits) {
+    json.key("limits");
+    json.open();
+    for (name, value) in [
+        ("jobs_max", limits.jobs_max),
+        ("max_job_bytes", limits.job_bytes_max),
+        ("max_body_bytes", limits.body_bytes_max),
+        ("waiters_max", limits.waiters_max),
+        ("connections_max", limits.connections_max),
+        ("processors_max", limits.processors_max),
+        ("children_max", limits.children_max),
+        ("keys_max", limits.keys_max),
+        ("results_max", limits.results_max),
+        ("result_bytes_max", limits.result_bytes_max),
+    ] {
+        json.key(name);
+        json.number(value);
+    }
+    json.key("log_bytes_max");
+    match limits.log_bytes_max {
+        Some(bytes) => json.number(bytes),
+        None => json.null(),
+    }
+    for (name, value) in [
+        ("wait_max", limits.wait_max),
+        ("result_ttl", limits.result_ttl),
+        ("key_ttl", limits.key_ttl),
+    ] {
+        json.key(name);
+        json.string(&format_duration(value));
+    }
+    json.close();
+}
+
+fn write_usage(json: &mut Json, info: &Info) {
+    let usage = &info.usage;
+    json.key("usage");
+    json.open();
+    for (name, value) in [
+        ("jobs", usage.unsettled),
+        ("results", usage.results),
+        ("result_bytes", usage.result_bytes),
+        ("results_evicted", usage.results_evicted),
+        ("keys", usage.keys),
+        ("disk_bytes", usage.disk_bytes),
+        ("commit_groups", usage.groups),
+        ("syncs", usage.syncs),
+        ("waiters", info.waiters),
+    ] {
+        json.key(name);
+        json.number(value);
+    }
+    json.close();
+}
+
+/// `GET /healthz`: the process serves; whether it can take work is `/readyz`'s to say.
+pub(super) async fn healthz() -> Response<Body> {
+    plain_text("ok\n")
+}
+
+/// `GET /readyz`
+pub(super) async fn readyz(State(app): State<App>) -> Result<Response<Body>> {
+    match ask_info(&app).await?.readiness {
+        Readiness::Ready => Ok(plain_text("ready\n")),
+        Readiness::Recovering => Err(Refusal::Recovering.into()),
+        Readiness::Draining => Err(Refusal::Draining.into()),
+        Readiness::DiskFull => Err(Refusal::DiskFull.into()),
+        Readiness::Poisoned => Err(Problem::new(
+            Code::OutcomeUnknown,
+            "a write to the log failed; the process is ending",
+        )
+        .repeatable()),
+    }
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(app): State<App>) -> Response<Body> {
+    // What cannot be asked is left out: a server that drains or recovers still shows its counters.
+    let moment = Moment {
+        lanes: ask_lanes(&app).await.unwrap_or_default(),
+        info: ask_info(&app).await.ok(),
+        requests: app.shared.requests.read(),
+    };
+    let mut response = Response::new(Body::from(app.metrics().render(moment)));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    );
+    response
+}
+
+/// `GET /docs/errors`
+pub(super) async fn errors() -> Response<Body> {
+    let mut response = Response::new(Body::from(ERRORS));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/markdown; charset=utf-8"),
+    );
+    response
+}
+
+fn plain_text(text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+async fn ask_info(app: &App) -> Result<Info> {
+    match app.handle().call(Command::Info).await.answer {
+        Answer::Info(info) => Ok(*info),
+        Answer::Refused(refusal) => Err(Box::<Problem>::from(refusal).repeatable()),
+        other => Err(submit::foreign(&other).into()),
+    }
+}
+
+async fn ask_lanes(app: &App) -> Result<Vec<LaneStats>> {
+    match app.handle().call(Command::Lanes).await.answer {
+        Answer::Lanes(lanes) => Ok(lanes),
+        Answer::Refused(refusal) => Err(Box::<Problem>::from(refusal).repeatable()),
+        other => Err(submit::foreign(&other).into()),
+    }
+}
+
+const fn state_name(readiness: Readiness) -> &'static str {
+    match readiness {
+        Readiness::Ready => "ready",
+        Readiness::Recovering => "recovering",
+        Readiness::Draining => "draining",
+        Readiness::DiskFull => "disk_full",
+        Readiness::Poisoned => "poisoned",
+    }
+}
+
+/// Answers by route and status. The routes are fixed at start, so that counting takes no lock.
+#[derive(Debug)]
+pub(super) struct RequestCounts {
+    /// By the path that the router matched; the template as its owner wrote it.
+    routes: HashMap<String, (String, Statuses)>,
+    /// Requests that matched nothing.
+    other: Statuses,
+}
+
+/// One counter per status, from 100 on.
+#[derive(Debug)]
+struct Statuses(Box<[AtomicU64]>);
+
+impl Statuses {
+    fn new() -> Self {
+        Self((100..=599).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn bump(&self, status: StatusCode) {
+        let at = usize::from(status.as_u16().saturating_sub(100));
+        if let Some(counter) = self.0.get(at) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self, route: &str, counts: &mut Vec<RouteCount>) {
+        for (status, counter) in (100..=599).zip(&self.0) {
+            let count = counter.load(Ordering::Relaxed);
+            if count > 0 {
+                counts.push(RouteCount {
+                    route: route.to_owned(),
+                    status,
+                    count,
+                });
+            }
+        }
+    }
+}
+
+impl RequestCounts {
+    /// Counters for these matched paths and their templates.
+    pub(super) fn new(paths: impl Iterator<Item = (String, String)>) -> Self {
+        Self {
+            routes: paths
+                .map(|(matched, template)| (matched, (template, Statuses::new())))
+                .collect(),
+            other: Statuses::new(),
+        }
+    }
+
+    /// Counts an answer.
+    pub(super) fn count(&self, matched: Option<&str>, status: StatusCode) {
+        matched
+            .and_then(|matched| self.routes.get(matched))
+            .map_or(&self.other, |(_, statuses)| statuses)
+            .bump(status);
+    }
+
+    /// All counts that are not zero.
+    pub(super) fn read(&self) -> Vec<RouteCount> {
+        let mut counts = Vec::new();
+        for (template, statuses) in self.routes.values() {
+            statuses.read(template, &mut counts);
+        }
+        self.other.read("other", &mut counts);
+        counts.sort_by(|a, b| (&a.route, a.status).cmp(&(&b.route, b.status)));
+        counts
+    }
+}

@@ -1,0 +1,234 @@
+//! What workers report: outcomes per job, or the failure of a whole batch.
+//!
+//! A settle whose shape is wrong is refused as a whole. Inside it each outcome stands alone: one that is wrong
+//! carries its refusal to the driver, and the others count.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::job::{self, CHILD_FIELDS, LATER_FIELDS, Names};
+use super::object::{self, At, Object, Result};
+use super::shown;
+use crate::driver::port::{Child, JobOutcome, Said, SettleBody};
+use crate::driver::refusal::Refusal;
+use crate::job::{JobError, Payload};
+use crate::limits::Limits;
+use crate::units::format_count;
+
+/// The fields of a settle.
+pub(crate) const SETTLE_FIELDS: &[&str] = &["outcomes", "final", "failed", "crashed"];
+
+/// The longest error code, bytes: it is a metric's and a route's word.
+const CODE_BYTES_MAX: usize = 64;
+/// The longest error message, bytes.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+const OUTCOME_FIELDS: &[&str] = &[
+    "id",
+    "ok",
+    "ok_base64",
+    "content_type",
+    "jobs",
+    "error",
+    "release",
+];
+const ERROR_FIELDS: &[&str] = &["code", "message", "retryable", "data", "retry_after"];
+const FAILED_FIELDS: &[&str] = &["code", "message", "data"];
+
+/// What reading outcomes needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    /// What everything is read from: results stay slices of it.
+    pub(crate) body: &'a Bytes,
+    /// The bounds.
+    pub(crate) limits: &'a Limits,
+}
+
+impl Reader<'_> {
+    /// Reads a settle without its lease.
+    pub(crate) fn settle(&self, object: &Object<'_, '_>) -> Result<SettleBody> {
+        let at = object.at();
+        let last = object.boolean("final")?;
+        let crashed = object.boolean("crashed")?;
+        let outcomes = object.get("outcomes");
+        if let Some(failed) = object.get("failed") {
+            if outcomes.is_some() {
+                return Err(At::Field(&at, "failed").invalid("`failed` and `outcomes` exclude each other"));
+            }
+            if last == Some(false) {
+                return Err(
+                    At::Field(&at, "final").invalid("`failed` ends the lease; `final` cannot be false")
+                );
+            }
+            let error = self.failed(failed, At::Field(&at, "failed"))?;
+            return Ok(SettleBody::Failed {
+                error,
+                crashed: crashed.unwrap_or(false),
+            });
+        }
+        if crashed.is_some() {
+            return Err(At::Field(&at, "crashed").invalid("`crashed` goes with `failed` only"));
+        }
+        let Some(outcomes) = outcomes else {
+            return Err(Refusal::MissingField {
+                detail: "`outcomes` is missing (or `failed`)".to_owned(),
+                pointer: At::Field(&at, "outcomes").to_string(),
+            });
+        };
+        let at = At::Field(&at, "outcomes");
+        let outcomes = object::list(outcomes, at)?
+            .into_iter()
+            .enumerate()
+            .map(|(index, raw)| self.outcome(raw, At::Item(&at, index)))
+            .collect::<Result<_>>()?;
+        Ok(SettleBody::Outcomes {
+            outcomes,
+            last: last.unwrap_or(true),
+        })
+    }
+
+    /// Reads one outcome. Without an id nobody can say whose it is: that is the request's fault.
+    fn outcome(&self, raw: &RawValue, at: At<'_>) -> Result<JobOutcome> {
+        let object = object::open(raw, at)?;
+        let here = At::Field(&at, "id");
+        let text = object::text(object.required("id")?, here)?;
+        let id = super::job_id(&text)
+            .ok_or_else(|| here.invalid(format!("`{}` is no job id (a UUID)", shown(&text))))?;
+        let said = self.said(raw, at);
+        Ok(JobOutcome { id, said })
+    }
+
+    fn said(&self, raw: &RawValue, at: At<'_>) -> Result<Said> {
+        let object = object::object(raw, at, OUTCOME_FIELDS, &[])?;
+        let release = object.boolean("release")?.unwrap_or(false);
+        let ok = object.written("ok");
+        let error = object.get("error");
+        // `ok: null` beside another outcome is a field left empty, not a second outcome.
+        let is_ok = object.get("ok").is_some() || object.get("ok_base64").is_some();
+        let named = u8::from(is_ok) + u8::from(error.is_some()) + u8::from(release);
+        if named > 1 {
+            return Err(at.invalid("an outcome is one of `ok`, `error` and `release`"));
+        }
+        if error.is_some() || release {
+            for name in ["jobs", "content_type"] {
+                if object.get(name).is_some() {
+                    return Err(At::Field(&at, name).invalid(format!("`{name}` goes with `ok` only")));
+                }
+            }
+        }
+        if let Some(error) = error {
+            return self.error(error, At::Field(&at, "error"));
+        }
+        if release {
+            return Ok(Said::Release);
+        }
+        if ok.is_none() && !is_ok {
+            return Err(Refusal::MissingField {
+                detail: "an outcome needs `ok`, `error` or `release`".to_owned(),
+                pointer: At::Field(&at, "ok").to_string(),
+            });
+        }
+        self.ok(&object)
+    }
+
+    fn ok(&self, object: &Object<'_, '_>) -> Result<Said> {
+        let at = object.at();
+        let names = Names {
+            json: "ok",
+            base64: "ok_base64",
+        };
+        let result = job::either(object, self.body, &names, object.get("ok"))?;
+        job::check_size("result", &result.bytes, self.limits.job_bytes_max)?;
+        let children = match object.get("jobs") {
+            Some(raw) => self.children(raw, At::Field(&at, "jobs"))?,
+            None => Vec::new(),
+        };
+        self.check_total(&result, &children)?;
+        Ok(Said::Ok { result, children })
+    }
+
+    fn error(&self, raw: &RawValue, at: At<'_>) -> Result<Said> {
+        let object = object::object(raw, at, ERROR_FIELDS, &[])?;
+        let retryable = object.boolean("retryable")?.unwrap_or(false);
+        let retry_after = object.duration("retry_after")?;
+        if retry_after.is_some() && !retryable {
+            return Err(At::Field(&at, "retry_after").invalid("`retry_after` goes with `retryable` only"));
+        }
+        let retry_after = retry_after.filter(|after| *after > Duration::ZERO);
+        Ok(Said::Error {
+            error: self.job_error(&object)?,
+            retryable,
+            retry_after,
+        })
+    }
+
+    fn failed(&self, raw: &RawValue, at: At<'_>) -> Result<JobError> {
+        self.job_error(&object::object(raw, at, FAILED_FIELDS, &[])?)
+    }
+
+    fn job_error(&self, object: &Object<'_, '_>) -> Result<JobError> {
+        object.required("code")?;
+        object.required("message")?;
+        let code = object.bounded_text("code", 1..=CODE_BYTES_MAX)?;
+        let message = object.bounded_text("message", 0..=MESSAGE_BYTES_MAX)?;
+        let data = object
+            .get("data")
+            .map(|raw| self.body.slice_ref(raw.get().as_bytes()));
+        if let Some(data) = &data {
+            job::check_size("error data", data, self.limits.job_bytes_max)?;
+        }
+        Ok(JobError {
+            code: code.unwrap_or_default().into_owned(),
+            message: message.unwrap_or_default().into_owned(),
+            data,
+        })
+    }
+
+    fn children(&self, raw: &RawValue, at: At<'_>) -> Result<Vec<Child>> {
+        let list = object::list(raw, at)?;
+        let count = u64::try_from(list.len()).unwrap_or(u64::MAX);
+        if count > self.limits.children_max {
+            return Err(at.invalid(format!(
+                "an outcome has at most {} child jobs (`children_max`); these are {}",
+                format_count(self.limits.children_max),
+                format_count(count)
+            )));
+        }
+        list.into_iter()
+            .enumerate()
+            .map(|(index, raw)| {
+                let object = object::object(raw, At::Item(&at, index), CHILD_FIELDS, LATER_FIELDS)?;
+                let fields = job::fields(&object, self.body, self.limits.job_bytes_max)?;
+                Ok(Child {
+                    processor: fields.processor,
+                    group: fields.group,
+                    priority: fields.priority,
+                    payload: fields.payload,
+                    key: fields.key,
+                    labels: fields.labels,
+                    traceparent: None,
+                })
+            })
+            .collect()
+    }
+
+    /// An outcome and its children are one frame: base64 may have made them larger on the wire, never on disk,
+    /// but labels and keys add up.
+    fn check_total(&self, result: &Payload, children: &[Child]) -> Result<()> {
+        let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let children = children.iter().map(|child| {
+            let labels = child.labels.iter().map(|(name, value)| name.len() + value.len());
+            size(
+                child.payload.bytes.len() + child.key.as_ref().map_or(0, String::len) + labels.sum::<usize>(),
+            )
+        });
+        let bytes = size(result.bytes.len()).saturating_add(children.sum());
+        let limit = self.limits.body_bytes_max;
+        match bytes > limit {
+            true => Err(Refusal::BodyTooLarge { bytes, limit }),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Serves routes: a plain URL in front of a job. The result is the answer.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::routing::{MethodFilter, on};
+
+use super::body::{self, Bound};
+use super::error::{Code, Problem, Result, Violation, job_problem, with_header};
+use super::parse::job::{self, JobFields};
+use super::parse::payload;
+use super::route_table::{RESERVED, Ready, RouteTable};
+use super::{App, Connection, Segments, headers, submit, view};
+use crate::driver::port::Submitted;
+use crate::job::{JobView, Payload, Status};
+
+/// Violations of a schema that an answer lists at most.
+const VIOLATIONS_MAX: usize = 100;
+
+/// Adds the routes to the router.
+pub(super) fn add(mut router: Router<App>, table: &RouteTable) -> Router<App> {
+    for (at, route) in table.routes.iter().enumerate() {
+        let filter = MethodFilter::try_from(route.method.clone())
+            .expect("the table admits only methods that have one");
+        let serve =
+            move |state: State<App>, labels: Segments, request: Request| serve(state, at, labels, request);
+        router = router.route(&route.path, on(filter, serve));
+    }
+    router
+}
+
+async fn serve(
+    State(app): State<App>,
+    at: usize,
+    Segments(values): Segments,
+    request: Request,
+) -> Result<Response<Body>> {
+    let route = &app.shared.routes.routes[at];
+    let (parts, body) = request.into_parts();
+    let rest = Connection::of(&parts).rest;
+    // A parameter in the first segment must not catch what is jitney's own.
+    let first = parts.uri.path().split('/').nth(1).unwrap_or_default();
+    if RESERVED.contains(&first) {
+        rest.leave(body);
+        let detail = format!("nothing is at `{}`", super::parse::shown(parts.uri.path()));
+        return Err(Problem::new(Code::NotFound, detail));
+    }
+    let bound = Bound::data(app.limits());
+    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    let payload = match &route.schema {
+        Some(schema) => {
+            fits(schema, &bytes)?;
+            Payload {
+                content_type: None,
+                bytes,
+            }
+        }
+        None => payload::data(payload::content_type(&parts.headers)?, bytes)?,
+    };
+    let fields = JobFields {
+        processor: route.processor.clone(),
+        group: route.group.clone(),
+        priority: route.priority,
+        payload,
+        key: None,
+        labels: route_labels(route, values)?,
+    };
+    let submitted = submit::accept(&app, &parts, fields, None, route.wait).await?;
+    let response = answer(route, &submitted)?;
+    Ok(match submitted.replayed {
+        true => submit::replayed(response),
+        false => response,
+    })
+}
+
+fn route_labels(route: &Ready, values: Vec<String>) -> Result<Vec<(String, String)>> {
+    route
+        .labels
+        .iter()
+        .zip(values)
+        .map(|(name, value)| {
+            job::check_label(name, &value).map_err(|detail| Problem::invalid(name.as_str(), detail))?;
+            Ok((name.clone(), value))
+        })
+        .collect()
+}
+
+/// Fails with every place where the body does not fit.
+fn fits(schema: &jsonschema::Validator, bytes: &[u8]) -> Result<()> {
+    payload::check(bytes)?;
+    let body: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
+        // JSON that nests deeper than a tree may: nothing that a schema describes.
+        Problem::invalid(
+            "",
+            format!("the body cannot be checked against the schema: {error}"),
+        )
+    })?;
+    let violations: Vec<_> = schema
+        .iter_errors(&body)
+        .take(VIOLATIONS_MAX)
+        .map(|error| Violation {
+            pointer: error.instance_path().to_string(),
+            detail: error.to_string(),
+        })
+        .collect();
+    let Some(first) = violations.first() else {
+        return Ok(());
+    };
+    let mut problem = Problem::invalid(
+        first.pointer.clone(),
+        format!("the body does not fit its schema: {}", first.detail),
+    );
+    problem.violations = violations;
+    Err(problem)
+}
+
+fn answer(route: &Ready, submitted: &Submitted) -> Result<Response<Body>> {
+    let job = &submitted.job;
+    let response = if !view::is_done(job) {
+        let mut json = view::room_for(job);
+        json.open();
+        view::job_fields(&mut json, job);
+        json.close();
+        submit::located(view::json_response(StatusCode::ACCEPTED, json), job)
+    } else if job.status == Status::ProcessedOk {
+        match &job.result {
+            Some(result) => result_response(result),
+            None => result_expired(job),
+        }
+    } else {
+        failed(route, job)
+    };
+    let id = HeaderValue::try_from(job.id.to_string()).expect("an id is visible ASCII");
+    Ok(with_header(response, headers::JITNEY_JOB_ID, id))
+}
+
+/// The result itself.
+fn result_response(result: &Payload) -> Response<Body> {
+    let content_type = match &result.content_type {
+        None => HeaderValue::from_static("application/json"),
+        // A content type is checked when it comes in.
+        Some(content_type) => HeaderValue::try_from(content_type.as_ref())
+            .unwrap_or_else(|_| HeaderValue::from_static(payload::OCTETS)),
+    };
+    let response = Response::new(Body::from(result.bytes.clone()));
+    with_header(response, header::CONTENT_TYPE, content_type)
+}
+
+fn result_expired(job: &JobView) -> Response<Body> {
+    use axum::response::IntoResponse as _;
+    let detail = format!("job {} ended well before, and its result had to give way", job.id);
+    Problem::new(Code::ResultExpired, detail).into_response()
+}
+
+/// The handler's error, or what jitney says in its place.
+fn failed(route: &Ready, job: &JobView) -> Response<Body> {
+    let status = route.status_of(job.status, job.reason, job.error.as_ref());
+    match &job.error {
+        Some(error) => job_problem(status, &error.code, &error.message, error.data.as_deref()),
+        None => {
+            let code = job.reason.map_or(job.status.name(), crate::job::reason_name);
+            job_problem(status, code, "the job ended without an outcome", None)
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Takes jobs: as the body itself, or in an envelope.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::value::RawValue;
+
+use super::body::{self, Bound};
+use super::error::{Problem, Result, with_header};
+use super::parse::job::{self, ENVELOPE_FIELDS, JobFields, LATER_FIELDS};
+use super::parse::object::{self, At};
+use super::parse::query::Query;
+use super::parse::{self, payload};
+use super::{App, Connection, Segment, headers, view};
+use crate::driver::port::{Answer, Command, Submit, Submitted};
+use crate::driver::refusal::Refusal;
+use crate::fingerprint::{Content, fingerprint, idempotency_key};
+use crate::job::{Group, JobId, JobView, Priority};
+
+/// The options of a job whose data is the body.
+const PARAMETERS: &[&str] = &["group", "priority", "wait", "id", "key", "label."];
+
+/// The identity of every caller while there are no API keys.
+const NOBODY: &str = "";
+
+/// `POST /v1/processors/{processor}/jobs`
+pub(super) async fn plain(
+    State(app): State<App>,
+    Segment(processor): Segment,
+    request: Request,
+) -> Result<Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let rest = Connection::of(&parts).rest;
+    let bound = Bound::data(app.limits());
+    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    headers::check_accept(&parts.headers)?;
+    let processor =
+        job::processor_name(&processor).map_err(|detail| Problem::invalid("processor", detail))?;
+    let query = Query::parse(&parts.uri, PARAMETERS, LATER_FIELDS)?;
+    let group = match query.get("group") {
+        Some(text) => job::group_name(text).map_err(|detail| Problem::invalid("group", detail))?,
+        None => Group::default(),
+    };
+    let priority = match query.get("priority") {
+        Some(text) => parse::priority(text).map_err(|detail| Problem::invalid("priority", detail))?,
+        None => Priority::Normal,
+    };
+    let key = match query.get("key") {
+        Some(text) if text.is_empty() || text.len() > job::KEY_BYTES_MAX => {
+            let detail = format!("`key` is {} bytes; it must be 1 to 255", text.len());
+            return Err(Problem::invalid("key", detail));
+        }
+        key => key.map(str::to_owned),
+    };
+    let fields = JobFields {
+        processor,
+        group,
+        priority,
+        payload: payload::data(payload::content_type(&parts.headers)?, bytes)?,
+        key,
+        labels: labels(&query)?,
+    };
+    let id = query.get("id").map(|text| own_id(text, "id")).transpose()?;
+    let wait = headers::wait(&query, &parts.headers, app.limits().wait_max)?;
+    submit(&app, &parts, fields, id, wait).await
+}
+
+/// `POST /v1/jobs`
+pub(super) async fn envelope(State(app): State<App>, request: Request) -> Result<Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let rest = Connection::of(&parts).rest;
+    let bound = Bound::request(app.limits());
+    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    headers::check_accept(&parts.headers)?;
+    headers::check_json_type(&parts.headers)?;
+    let query = Query::parse(&parts.uri, &["wait"], LATER_FIELDS)?;
+    let wait = headers::wait(&query, &parts.headers, app.limits().wait_max)?;
+    let envelope = object::body(&bytes, ENVELOPE_FIELDS, LATER_FIELDS)?;
+    let fields = job::fields(&envelope, &bytes, app.limits().job_bytes_max)?;
+    let id = envelope.get("id").map(envelope_id).transpose()?;
+    submit(&app, &parts, fields, id, wait).await
+}
+
+fn envelope_id(raw: &RawValue) -> Result<JobId> {
+    let text = object::text(raw, At::Field(&At::Body, "id"))?;
+    own_id(&text, "/id")
+}
+
+fn own_id(text: &str, pointer: &str) -> Result<JobId> {
+    parse::job_id(text).ok_or_else(|| {
+        let detail = format!(
+            "`{}` is no id: a UUID like 0199a3c4-0000-7000-8000-00000000002a",
+            parse::shown(text)
+        );
+        Problem::invalid(pointer, detail)
+    })
+}
+
+fn labels(query: &Query<'_>) -> Result<Vec<(String, String)>> {
+    let mut labels = Vec::new();
+    for (name, value) in query.prefixed("label.") {
+        job::check_label(name, value)
+            .map_err(|detail| Problem::invalid(format!("label.{}", parse::shown(name)), detail))?;
+        labels.push((name.to_owned(), value.to_owned()));
+    }
+    job::check_label_count(labels.len()).map_err(|detail| Problem::invalid("label", detail))?;
+    Ok(labels)
+}
+
+/// Submits a job and answers with it.
+async fn submit(
+    app: &App,
+    parts: &Parts,
+    fields: JobFields,
+    id: Option<JobId>,
+    wait: Option<Duration>,
+) -> Result<Response<Body>> {
+    let submitted = accept(app, parts, fields, id, wait).await?;
+    let response = answer(&submitted);
+    Ok(match submitted.replayed {
+        true => replayed(response),
+        false => response,
+    })
+}
+
+/// Hands a job to the driver; comes back once it is durable, or with `wait` once it has ended.
+pub(super) async fn accept(
+    app: &App,
+    parts: &Parts,
+    fields: JobFields,
+    id: Option<JobId>,
+    wait: Option<Duration>,
+) -> Result<Submitted> {
+    let key = headers::idempotency_key(&parts.headers)?;
+    if id.is_some() && key.is_some() {
+        return Err(Problem::invalid(
+            "Idempotency-Key",
+            "a job has an `id` of its own or an `Idempotency-Key`, not both",
+        ));
+    }
+    let once = id.is_some() || key.is_some();
+    // Only what can be repeated is ever compared.
+    let fingerprint = match once {
+        true => fingerprint(&Content {
+            processor: &fields.processor,
+            group: &fields.group,
+            priority: fields.priority,
+            key: fields.key.as_deref(),
+            labels: &fields.labels,
+            payload: &fields.payload,
+        }),
+        false => 0,
+    };
+    let submit = Submit {
+        idempotency: key.map(|key| idempotency_key(NOBODY, &fields.processor, key)),
+        processor: fields.processor,
+        group: fields.group,
+        priority: fields.priority,
+        payload: fields.payload,
+        id,
+        key: fields.key,
+        labels: fields.labels,
+        fingerprint,
+        traceparent: headers::traceparent(&parts.headers),
+        wait,
+    };
+    let refusal = match app.handle().call(Command::Submit(Box::new(submit))).await.answer {
+        Answer::Submitted(submitted) => return Ok(*submitted),
+        Answer::Refused(refusal) => refusal,
+        other => foreign(&other),
+    };
+    let problem = Box::<Problem>::from(refusal);
+    Err(if once { problem.repeatable() } else { problem })
+}
+
+/// The driver gave an answer that does not belong to the call.
+pub(super) fn foreign(answer: &Answer) -> Refusal {
+    Refusal::Internal(format!("the driver gave a foreign answer: {answer:?}"))
+}
+
+fn answer(submitted: &Submitted) -> Response<Body> {
+    let job = &submitted.job;
+    let mut json = view::room_for(job);
+    json.open();
+    view::job_fields(&mut json, job);
+    json.key("workers");
+    json.number(u64::from(submitted.workers));
+    if let Some(near) = &submitted.did_you_mean {
+        json.key("did_you_mean");
+        json.string(near);
+    }
+    json.close();
+    let status = match view::is_done(job) {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    located(view::json_response(status, json), job)
+}
+
+/// Adds where the job can be read.
+pub(super) fn located(response: Response<Body>, job: &JobView) -> Response<Body> {
+    let value = HeaderValue::try_from(format!("/v1/jobs/{}", job.id)).expect("an id is visible ASCII");
+    with_header(response, header::LOCATION, value)
+}
+
+/// Says that the job was submitted before.
+pub(super) fn replayed(response: Response<Body>) -> Response<Body> {
+    let value = HeaderValue::from_static("true");
+    with_header(response, headers::IDEMPOTENCY_REPLAYED, value)
+}
