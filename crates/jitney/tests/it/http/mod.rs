@@ -66,6 +66,7 @@ impl Default for Setup {
 impl TestEdge {
     async fn start(setup: Setup, mut script: impl FnMut(Command) -> Does + Send + 'static) -> Self {
         let (handle, mut port) = port(1_000);
+        handle.set_ready();
         // More than any test makes.
         let (sender, notices) = sync_channel(1_000);
         let driver = std::thread::spawn(move || {
