@@ -4,6 +4,7 @@ pub mod bus;
 pub mod client;
 pub mod dispatcher;
 pub mod driver;
+pub mod exec;
 pub mod http;
 pub mod server;
 pub mod worker;

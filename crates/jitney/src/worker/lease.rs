@@ -1,7 +1,6 @@
 //! A lease that is kept alive: heartbeats at a third of its term, until it is let go.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(crate) struct HeldLease {
 /// Which jobs of a lease are no longer its worker's.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
-    all: AtomicBool,
+    all: CancellationToken,
     jobs: Mutex<HashSet<JobId>>,
 }
 
@@ -56,12 +55,17 @@ impl HeldLease {
 impl Lost {
     /// Whether the job is lost.
     pub(crate) fn contains(&self, id: JobId) -> bool {
-        self.all.load(Ordering::Relaxed) || self.lock().contains(&id)
+        self.all.is_cancelled() || self.lock().contains(&id)
     }
 
     /// Every job is lost.
     pub(crate) fn lose_all(&self) {
-        self.all.store(true, Ordering::Relaxed);
+        self.all.cancel();
+    }
+
+    /// Ends when every job is lost.
+    pub(crate) async fn all_lost(&self) {
+        self.all.cancelled().await;
     }
 
     fn lose(&self, extended: &Extended) {

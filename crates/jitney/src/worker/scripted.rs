@@ -32,13 +32,20 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    /// Every outcome that was said, in order.
+    /// Every outcome that was said, in order. What rode with a poll that a stop cut short is said once more;
+    /// such a repeat is left out.
     pub(crate) fn outcomes(&self) -> Vec<Value> {
+        let mut distinct = Vec::new();
         let outcomes = self
             .settles
             .iter()
             .filter_map(|(_, body)| body["outcomes"].as_array());
-        outcomes.flatten().cloned().collect()
+        for outcome in outcomes.flatten() {
+            if !distinct.contains(outcome) {
+                distinct.push(outcome.clone());
+            }
+        }
+        distinct
     }
 
     /// Whether a settle ended this lease.

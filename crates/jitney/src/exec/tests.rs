@@ -1,0 +1,325 @@
+//! Real children against a scripted jitney.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::worker::scripted::{Heard, ScriptedJitney, id, job};
+
+/// A child in Python: reads headers and jobs, calls `batch(header, jobs)`, which writes with `say`.
+fn python(body: &str) -> Vec<String> {
+    let program = format!(
+        r#"
+import json, os, sys, time
+def say(line):
+    print(line if isinstance(line, str) else json.dumps(line), flush=True)
+{body}
+"#
+    );
+    ["python3", "-c", &program].map(str::to_owned).to_vec()
+}
+
+const ECHO: &str = "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' in it:
+        say({'id': it['id'], 'ok': it['data']})
+";
+
+fn options(jitney: &ScriptedJitney, command: Vec<String>) -> ExecOptions {
+    ExecOptions {
+        client: jitney.client(),
+        processor: "orders".to_owned(),
+        command,
+        concurrency: 1,
+        worker: "w-1".to_owned(),
+        max_jobs: None,
+        priorities: Vec::new(),
+        grace: Duration::from_secs(10),
+    }
+}
+
+/// Runs the command until jitney has heard enough, and gives all that it heard.
+async fn heard(jitney: &ScriptedJitney, command: Vec<String>, enough: impl FnMut(&Heard) -> bool) -> Heard {
+    let stop = async { drop(jitney.until(enough).await) };
+    run(options(jitney, command), stop).await.unwrap();
+    jitney.until(|_| true).await
+}
+
+fn batch(numbers: std::ops::RangeInclusive<u32>) -> Vec<Value> {
+    numbers
+        .map(|number| job(number, "order", json!({"price": number})))
+        .collect()
+}
+
+fn outcome(heard: &Heard, number: u32) -> Value {
+    let id = id(number).to_string();
+    let all = heard.outcomes();
+    all.into_iter()
+        .find(|outcome| outcome["id"] == id)
+        .unwrap_or_default()
+}
+
+fn failed(heard: &Heard, lease: &str) -> Value {
+    let of = |(of, body): &&(String, Value)| of == lease && !body["failed"].is_null();
+    heard
+        .settles
+        .iter()
+        .find(of)
+        .map(|(_, body)| body.clone())
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_child_lives_on_from_batch_to_batch() {
+    let jitney = ScriptedJitney::giving(vec![batch(1..=3), batch(4..=4), batch(5..=6)]).await;
+    let command = python(
+        "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' in it:
+        say({'id': it['id'], 'ok': [it['data'], os.getpid()]})
+",
+    );
+    let heard = heard(&jitney, command, |heard| heard.ended("l2")).await;
+    let pid = outcome(&heard, 1)["ok"][1].clone();
+    assert!(pid.is_number());
+    for number in 1..=6 {
+        assert_eq!(
+            outcome(&heard, number)["ok"],
+            json!([{"price": number}, pid]),
+            "{number}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_example_executor_approves_orders() {
+    let mut program = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    program.push("../../examples/exec/order_executor.py");
+    let jobs = vec![
+        job(1, "order", json!({"price": 10, "order": "a \u{2028} \u{1f600}"})),
+        job(2, "order", json!({"price": "ten"})),
+        job(3, "order", json!([])),
+    ];
+    let jitney = ScriptedJitney::giving(vec![jobs]).await;
+    let command = vec!["python3".to_owned(), program.to_str().unwrap().to_owned()];
+    let heard = heard(&jitney, command, |heard| heard.ended("l0")).await;
+    assert_eq!(
+        outcome(&heard, 1)["ok"],
+        json!({"price": 10, "order": "a \u{2028} \u{1f600}", "status": "approved"})
+    );
+    for wrong in [2, 3] {
+        let error = &outcome(&heard, wrong)["error"];
+        assert_eq!(
+            (&error["code"], &error["retryable"]),
+            (&json!("bad_order"), &json!(false))
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_is_settled_while_the_batch_goes_on() {
+    // The child gives its second outcome only once the first was settled: the test tells it by a file.
+    let dir = tempfile::tempdir().unwrap();
+    let flag = dir.path().join("settled");
+    let command = python(&format!(
+        "
+lines = [json.loads(sys.stdin.readline()) for _ in range(3)]
+say({{'id': lines[1]['id'], 'ok': 1}})
+while not os.path.exists({flag:?}):
+    time.sleep(0.005)
+say({{'id': lines[2]['id'], 'ok': 2}})
+"
+    ));
+    let jitney = ScriptedJitney::giving(vec![batch(1..=2)]).await;
+    let enough = async {
+        jitney.until(|heard| heard.outcomes().len() == 1).await;
+        std::fs::write(&flag, b"").unwrap();
+        jitney.until(|heard| heard.ended("l0")).await;
+    };
+    run(options(&jitney, command), enough).await.unwrap();
+    let heard = jitney.until(|_| true).await;
+    assert_eq!(heard.settles[0].1["final"], false);
+    assert_eq!(outcome(&heard, 2)["ok"], 2);
+}
+
+#[tokio::test]
+async fn a_child_that_dies_crashes_what_it_left_and_is_replaced() {
+    let command = python(
+        "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' not in it: continue
+    if it['data']['price'] == 2: os.kill(os.getpid(), 9)
+    say({'id': it['id'], 'ok': it['data']})
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![batch(1..=3), batch(4..=4)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0") && heard.ended("l1")).await;
+    assert_eq!(outcome(&heard, 1)["ok"], json!({"price": 1}));
+    assert_eq!(
+        failed(&heard, "l0"),
+        json!({"failed": {"code": "crashed", "message": "`python3` was killed by signal 9"}, "crashed": true})
+    );
+    assert_eq!(outcome(&heard, 4)["ok"], json!({"price": 4}));
+}
+
+#[tokio::test]
+async fn a_child_that_closes_its_output_has_died() {
+    let command = python("sys.stdin.readline(); os.close(1); time.sleep(60)");
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0")).await;
+    assert_eq!(failed(&heard, "l0")["crashed"], true);
+}
+
+#[tokio::test]
+async fn rubbish_changes_nothing() {
+    let command = python(
+        "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' not in it: continue
+    say('hello')
+    sys.stdout.buffer.write(b'\\xff\\xfe\\n'); sys.stdout.flush()
+    say('')
+    say({'id': it['id']})
+    say({'id': '0199b7a0-0000-7000-8000-999999999999', 'ok': 1})
+    say({'batch': 'another', 'done': True})
+    say('x' * (25 << 20))
+    say({'id': it['id'], 'ok': it['data']})
+    say({'id': it['id'], 'ok': 'twice'})
+    sys.stderr.buffer.write(b'y' * (1 << 20) + b'\\n\\xff\\xfe no newline'); sys.stderr.flush()
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![batch(1..=2)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0")).await;
+    let said: Vec<_> = heard
+        .outcomes()
+        .iter()
+        .map(|outcome| outcome["ok"].clone())
+        .collect();
+    assert_eq!(said, [json!({"price": 1}), json!({"price": 2})]);
+}
+
+#[tokio::test]
+async fn a_batch_can_end_early_or_fail_as_a_whole() {
+    let command = python(
+        "
+while True:
+    line = sys.stdin.readline()
+    if not line: break
+    header = json.loads(line)
+    jobs = [json.loads(sys.stdin.readline()) for _ in range(header['jobs'])]
+    if header['batch'] == 'b0':
+        say({'id': jobs[0]['id'], 'ok': None})
+        say({'batch': 'b0', 'done': True})
+    else:
+        say({'batch': header['batch'], 'failed': {'code': 'down', 'message': 'no connection'}})
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![batch(1..=3), batch(4..=5)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0") && heard.ended("l1")).await;
+    assert_eq!(heard.outcomes(), [json!({"id": id(1).to_string(), "ok": null})]);
+    assert_eq!(
+        failed(&heard, "l1")["failed"],
+        json!({"code": "down", "message": "no connection"})
+    );
+}
+
+#[tokio::test]
+async fn a_child_that_ends_batches_unread_finds_the_next_header_behind_their_lines() {
+    // The first batch is far larger than a pipe, and ended after its header.
+    let big = (1..=40).map(|n| job(n, "order", json!({"price": n, "text": "x".repeat(20_000)})));
+    let command = python(
+        "
+header = json.loads(sys.stdin.readline())
+say({'batch': header['batch'], 'done': True})
+for _ in range(header['jobs']): json.loads(sys.stdin.readline())
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' in it: say({'id': it['id'], 'ok': it['data']})
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![big.collect(), batch(50..=51)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0") && heard.ended("l1")).await;
+    assert_eq!(outcome(&heard, 51)["ok"], json!({"price": 51}));
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_child_finish_what_it_has_and_releases_the_rest() {
+    // Far more than the pipe holds; the child stops reading after two until the input ends behind it.
+    let big = (1..=40).map(|n| job(n, "order", json!({"price": n, "text": "x".repeat(20_000)})));
+    let command = python(
+        "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' in it: say({'id': it['id'], 'ok': it['data']['price']}); time.sleep(0.02)
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![big.collect()]).await;
+    let heard = heard(&jitney, command, |heard| !heard.outcomes().is_empty()).await;
+    assert!(heard.ended("l0"));
+    assert_eq!(failed(&heard, "l0"), Value::Null);
+    assert_eq!(outcome(&heard, 1)["ok"], 1);
+    assert_eq!(outcome(&heard, 40)["release"], true);
+}
+
+#[tokio::test]
+async fn a_child_that_does_not_end_is_made_to_and_its_jobs_are_released() {
+    let command = python(
+        "
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+line = json.loads([sys.stdin.readline(), sys.stdin.readline()][1])
+say({'id': line['id'], 'ok': 'begun'})
+while True: time.sleep(1)
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![batch(1..=2)]).await;
+    let stop = async { drop(jitney.until(|heard| !heard.outcomes().is_empty()).await) };
+    let options = ExecOptions {
+        grace: Duration::from_millis(50),
+        ..options(&jitney, command)
+    };
+    run(options, stop).await.unwrap();
+    let heard = jitney.until(|_| true).await;
+    assert_eq!(outcome(&heard, 1)["ok"], "begun");
+    assert_eq!(outcome(&heard, 2)["release"], true);
+}
+
+#[tokio::test]
+async fn several_children_run_at_once() {
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1), batch(2..=2)]).await;
+    let stop = async { drop(jitney.until(|heard| heard.ended("l0") && heard.ended("l1")).await) };
+    let options = ExecOptions {
+        concurrency: 2,
+        ..options(&jitney, python(ECHO))
+    };
+    run(options, stop).await.unwrap();
+    let heard = jitney.until(|_| true).await;
+    assert_eq!(heard.polls[0]["slots"], 2);
+    assert_eq!(heard.outcomes().len(), 2);
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_an_error_at_once() {
+    let jitney = ScriptedJitney::giving(Vec::new()).await;
+    let options = options(&jitney, vec!["./no-such-program".to_owned()]);
+    let ended = run(options, std::future::pending()).await;
+    assert!(matches!(ended, Err(Error::Start { program, .. }) if program == "./no-such-program"));
+}
+
+#[test]
+fn a_command_is_split_as_a_shell_would() {
+    assert_eq!(
+        words("./executor.py --name 'a b' \"c d\" e\\ f"),
+        Some(
+            ["./executor.py", "--name", "a b", "c d", "e f"]
+                .map(str::to_owned)
+                .to_vec()
+        )
+    );
+    assert_eq!(words("'open"), None);
+}
