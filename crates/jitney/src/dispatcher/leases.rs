@@ -8,10 +8,8 @@ use std::time::Duration;
 use crate::clock::{Mono, after, between};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::entry::Place;
-use crate::dispatcher::event::{
-    Action, Change, ClosedBy, Decision, Decisions, Extended, Grant, GrantedJob, RequestId, Verdict,
-};
-use crate::dispatcher::polls::{Pending, RequestKey};
+use crate::dispatcher::event::{Action, Change, ClosedBy, Decision, Decisions, Extended, RequestId, Verdict};
+use crate::dispatcher::polls::RequestKey;
 use crate::dispatcher::timers::Timer;
 use crate::job::{Cause, JobId, Priority, Token};
 
@@ -78,152 +76,6 @@ impl Member {
 }
 
 impl Dispatcher {
-    /// L1, J4: leases these jobs, which are out of their lane already.
-    pub(super) fn grant(
-        &mut self,
-        pending: &Pending,
-        slots: &[u32],
-        priority: Priority,
-        closed_by: ClosedBy,
-        together: bool,
-    ) -> Grant {
-        let token = Token {
-            node: self.identity.node,
-            epoch: self.identity.epoch,
-            sequence: self.next_sequence,
-        };
-        self.next_sequence += 1;
-        let policy = slots
-            .first()
-            .map(|&slot| &self.queues[self.jobs[slot].queue].policy);
-        let batch_timeout = policy.map_or(Duration::ZERO, |policy| policy.batch_timeout);
-        let term = policy.map_or(Duration::ZERO, |policy| policy.lease.min(batch_timeout));
-        let mut jobs = Vec::with_capacity(slots.len());
-        for (seat, &slot) in slots.iter().enumerate() {
-            self.close_member(slot, false);
-            let wall = self.now.wall;
-            let tried = self.jobs[slot].tried();
-            tried.last = Some(token);
-            tried.spent = false;
-            tried.seat = seat;
-            tried.deliveries = tried.deliveries.saturating_add(1);
-            tried.started.get_or_insert(wall);
-            jobs.push(self.granted_job(slot));
-        }
-        let lease = Lease {
-            processor: pending.processor,
-            priority,
-            worker: pending.worker.clone(),
-            in_process: pending.in_process,
-            request: pending.request.clone(),
-            closed_by,
-            together,
-            single: slots.len() == 1,
-            phase: Phase::Ended,
-            outgoing: 1,
-            handed_out: false,
-            term,
-            limit: self.later(batch_timeout),
-            ends: None,
-            forgotten: None,
-            members: jobs.iter().map(|job| Member::new(job.id)).collect(),
-            held: 0,
-            open: slots.len(),
-        };
-        if let Some(key) = &lease.request {
-            self.join_request(key, token);
-        }
-        self.leases.insert(token, lease);
-        self.hold(token, slots, Phase::Granting);
-        Grant {
-            token,
-            priority,
-            term,
-            jobs,
-            fresh: true,
-            closed_by,
-        }
-    }
-
-    /// L10, L11, L13: the same batches again for a repeated poll, if there is something left of them.
-    pub(super) fn grant_again(&mut self, token: Token) -> Option<Grant> {
-        let mut slots = self.members_at(token, |place| place == Place::Leased);
-        let fresh = slots.is_empty();
-        if fresh {
-            if self.stalled {
-                return None;
-            }
-            slots = self.retakable(token);
-            self.take_back(token, &slots, Phase::Granting);
-        } else {
-            self.refresh(token);
-        }
-        if slots.is_empty() {
-            return None;
-        }
-        let jobs = slots.iter().map(|&slot| self.granted_job(slot)).collect();
-        let lease = self.leases.get_mut(&token)?;
-        lease.outgoing += 1;
-        Some(Grant {
-            token,
-            priority: lease.priority,
-            term: lease.ends.map_or(lease.term, |ends| between(self.now.mono, ends)),
-            jobs,
-            fresh,
-            closed_by: lease.closed_by,
-        })
-    }
-
-    /// L2: the batch may be handed out; its term starts.
-    pub(super) fn grant_written(&mut self, token: Token, actions: &mut Vec<Action>) {
-        let Some(lease) = self.leases.get_mut(&token) else {
-            return;
-        };
-        if lease.phase == Phase::Granting {
-            lease.phase = Phase::Written;
-            lease.handed_out = true;
-            self.refresh(token);
-            self.admit_repeat(token, actions);
-        }
-    }
-
-    /// L3: the batch was not handed out.
-    pub(super) fn grant_failed(&mut self, token: Token, actions: &mut Vec<Action>) {
-        let Some(lease) = self.leases.get(&token) else {
-            return;
-        };
-        let handed_out = lease.handed_out;
-        let request = lease.request.clone();
-        self.give_back(token, !handed_out);
-        if !handed_out {
-            self.forget(token);
-        }
-        if let Some(poll) = self.poll_of(request.as_ref()) {
-            self.admit(poll, actions);
-        }
-    }
-
-    /// L4.
-    pub(super) fn delivered(&mut self, token: Token) {
-        if let Some(lease) = self.leases.get_mut(&token)
-            && lease.phase == Phase::Written
-        {
-            lease.phase = Phase::Delivered;
-        }
-    }
-
-    /// L5, L6: an answer with this lease did not reach the worker.
-    pub(super) fn undelivered(&mut self, token: Token, actions: &mut Vec<Action>) {
-        let Some(lease) = self.leases.get_mut(&token) else {
-            return;
-        };
-        lease.outgoing = lease.outgoing.saturating_sub(1);
-        if lease.outgoing == 0 && matches!(lease.phase, Phase::Granting | Phase::Written) {
-            self.give_back(token, false);
-            self.admit_repeat(token, actions);
-        }
-    }
-
     /// L7, L10.
     pub(super) fn extend(&mut self, request: RequestId, token: Token, actions: &mut Vec<Action>) {
         if !self.made_here(token) {
@@ -356,14 +208,16 @@ impl Dispatcher {
         let Some(lease) = self.leases.get_mut(&token) else {
             return;
         };
-        lease.phase = Phase::Ended;
+        let granting = std::mem::replace(&mut lease.phase, Phase::Ended) == Phase::Granting;
         let (processor, worker) = (lease.processor, lease.worker.clone());
+        let request = lease.request.clone().filter(|_| granting);
         if let Some(ends) = lease.ends.take() {
             self.timers.clear(ends, Timer::Lease(token));
         }
         lease.forgotten = Some(lease.limit);
         self.timers.set(lease.limit, Timer::Forget(token));
         self.release_worker(processor, &worker);
+        self.readmit(request.as_ref());
     }
 
     /// The job cannot come back to the lease of its last token any more.
@@ -431,7 +285,7 @@ impl Dispatcher {
     }
 
     /// Members in their lane that no other lease got and that this one did not settle.
-    fn retakable(&self, token: Token) -> Vec<u32> {
+    pub(super) fn retakable(&self, token: Token) -> Vec<u32> {
         let ready = |place| matches!(place, Place::Fresh | Place::Back | Place::Unit);
         let mut slots = self.members_at(token, ready);
         slots.retain(|&slot| !self.jobs[slot].spent());
@@ -447,7 +301,7 @@ impl Dispatcher {
     }
 
     /// The lease holds these jobs, which are in no lane; one that had ended is alive again.
-    fn hold(&mut self, token: Token, slots: &[u32], phase: Phase) {
+    pub(super) fn hold(&mut self, token: Token, slots: &[u32], phase: Phase) {
         if slots.is_empty() {
             return;
         }
@@ -467,44 +321,6 @@ impl Dispatcher {
                 self.timers.clear(at, Timer::Forget(token));
             }
             self.hold_worker(processor, &worker);
-        }
-    }
-
-    /// J5, J6: the held members go back to their places, nothing counted.
-    fn give_back(&mut self, token: Token, uncount: bool) {
-        let slots = self.members_at(token, |place| place == Place::Leased);
-        let together = self.leases.get(&token).is_some_and(|lease| lease.together);
-        let mut unit = Vec::new();
-        for slot in slots {
-            self.leave_lease(slot);
-            let tried = self.jobs[slot].tried();
-            if uncount {
-                tried.deliveries = tried.deliveries.saturating_sub(1);
-                tried.started = tried.started.filter(|_| tried.deliveries > 0);
-            }
-            if together && !self.jobs[slot].alone {
-                unit.push(slot);
-            } else {
-                self.enqueue(slot);
-            }
-        }
-        self.enqueue_units(unit);
-    }
-
-    /// A poll that waited for this lease's fate can go on.
-    fn admit_repeat(&mut self, token: Token, actions: &mut Vec<Action>) {
-        let request = self.leases.get(&token).and_then(|lease| lease.request.as_ref());
-        if let Some(poll) = self.poll_of(request) {
-            self.admit(poll, actions);
-        }
-    }
-
-    fn granted_job(&self, slot: u32) -> GrantedJob {
-        let job = &self.jobs[slot];
-        GrantedJob {
-            id: job.id,
-            attempt: job.counts().0.saturating_add(1),
-            delivery: job.tried.as_ref().map_or(1, |tried| tried.deliveries),
         }
     }
 

@@ -13,6 +13,7 @@ mod commits;
 mod entry;
 pub mod event;
 mod forming;
+mod granting;
 mod lane;
 mod leases;
 mod places;
@@ -74,6 +75,8 @@ pub struct Dispatcher {
     timers: Timers,
     /// Processors for which a batch may have become possible in this step, or their next timer changed.
     touched: BTreeSet<usize>,
+    /// Repeated polls whose lease's fate was decided in this step.
+    readmitted: BTreeSet<PollId>,
     /// Jobs held by leases.
     leased: usize,
     stalled: bool,
@@ -117,6 +120,7 @@ impl Dispatcher {
             formed: 0,
             timers: Timers::default(),
             touched: BTreeSet::new(),
+            readmitted: BTreeSet::new(),
             leased: 0,
             stalled: false,
             draining: false,
@@ -133,10 +137,10 @@ impl Dispatcher {
             Event::Gone(job) => self.gone(job),
             Event::Poll(poll) => self.poll(poll, actions),
             Event::PollGone(poll) => self.poll_gone(poll),
-            Event::GrantWritten(token) => self.grant_written(token, actions),
-            Event::GrantFailed(token) => self.grant_failed(token, actions),
+            Event::GrantWritten(token) => self.grant_written(token),
+            Event::GrantFailed(token) => self.grant_failed(token),
             Event::Delivered(token) => self.delivered(token),
-            Event::Undelivered(token) => self.undelivered(token, actions),
+            Event::Undelivered(token) => self.undelivered(token),
             Event::Settle(settle) => self.settle(settle, actions),
             Event::Extend { request, token } => self.extend(request, token, actions),
             Event::Committed(jobs) => self.committed(&jobs),
@@ -147,6 +151,7 @@ impl Dispatcher {
             Event::Tick => {}
         }
         let ended_polls = self.fire(actions);
+        self.admit_again(actions);
         self.serve(actions);
         self.end_polls(&ended_polls, actions);
     }

@@ -85,7 +85,7 @@ impl Dispatcher {
 
     /// L11, L13: a poll that repeats gets its leases again. Otherwise it stands in line, but not while it is
     /// open whether a lease of its request will have been handed out.
-    pub(super) fn admit(&mut self, id: PollId, actions: &mut Vec<Action>) {
+    fn admit(&mut self, id: PollId, actions: &mut Vec<Action>) {
         let Some(pending) = self.polls.get(&id) else {
             return;
         };
@@ -109,9 +109,16 @@ impl Dispatcher {
         }
     }
 
-    /// The poll that waits for this request, if one does.
-    pub(super) fn poll_of(&self, request: Option<&RequestKey>) -> Option<PollId> {
-        self.requests.get(request?)?.poll
+    /// The poll that waits for this request, if one does, may go on before this step ends.
+    pub(super) fn readmit(&mut self, request: Option<&RequestKey>) {
+        let request = request.and_then(|key| self.requests.get(key));
+        self.readmitted.extend(request.and_then(|request| request.poll));
+    }
+
+    pub(super) fn admit_again(&mut self, actions: &mut Vec<Action>) {
+        while let Some(poll) = self.readmitted.pop_first() {
+            self.admit(poll, actions);
+        }
     }
 
     pub(super) fn poll_gone(&mut self, id: PollId) {

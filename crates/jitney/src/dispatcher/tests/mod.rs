@@ -2,7 +2,10 @@
 //! model that must decide the same.
 
 mod batches;
+mod invariants;
 mod leases;
+mod model;
+mod random;
 mod settles;
 
 use std::sync::Arc;
@@ -12,8 +15,8 @@ use crate::bus::{Arrival, Identity};
 use crate::clock::{Mono, Now, WallMs, after};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::event::{
-    Action, Change, ClosedBy, Decisions, Event, Extended, Grant, Poll, PollId, Report, RequestId, Settle,
-    Verdict,
+    Action, Change, ClosedBy, Decisions, Event, Extended, Grant, LaneStats, Poll, PollId, Report, RequestId,
+    Settle, Verdict,
 };
 use crate::job::{Group, JobId, Priority, Processor, State, Token};
 use crate::policy::{PolicyBook, PolicyPatch};
