@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::units::format_count;
+
 /// A refusal. Nothing of the call was done, except where a variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Too many unsettled jobs, or bytes on disk. Retry after a while.
-    #[error("the queue is full: `{what}` is {limit}")]
+    #[error("the queue is full: `{what}` is {}", format_count(*limit))]
     QueueFull {
         /// Which limit: `jobs_max` or `log_bytes_max`.
         what: &'static str,
@@ -16,19 +18,19 @@ pub enum Refusal {
         retry_after: Duration,
     },
     /// Too many idempotency keys. Retry after a while, or submit without one.
-    #[error("{limit} idempotency keys are held, which is `keys_max`; none is forgotten early")]
+    #[error("{} idempotency keys are held, which is `keys_max`; none is forgotten early", format_count(*limit))]
     KeysFull {
         /// The limit.
         limit: u64,
     },
     /// Too many waiting callers; nothing was submitted. Retry after a while, or submit without wait.
-    #[error("{limit} callers are waiting, which is `waiters_max`; nothing was submitted")]
+    #[error("{} callers are waiting, which is `waiters_max`; nothing was submitted", format_count(*limit))]
     TooManyWaiters {
         /// The limit.
         limit: u64,
     },
     /// Too many processors. An operator's affair.
-    #[error("{limit} processors exist, which is `processors_max`")]
+    #[error("{} processors exist, which is `processors_max`", format_count(*limit))]
     TooManyProcessors {
         /// The limit.
         limit: u64,
@@ -61,7 +63,7 @@ pub enum Refusal {
     #[error("this idempotency key was used with other content")]
     IdempotencyKeyReused,
     /// The job's data, or a result, is too large.
-    #[error("{what} is {bytes} bytes; `max_job_bytes` is {limit}")]
+    #[error("{what} is {} bytes; `max_job_bytes` is {}", format_count(*bytes), format_count(*limit))]
     JobTooLarge {
         /// `data` or `result`.
         what: &'static str,
@@ -71,7 +73,11 @@ pub enum Refusal {
         limit: u64,
     },
     /// An outcome with its children is too large.
-    #[error("the outcome and its children are {bytes} bytes; `max_body_bytes` is {limit}")]
+    #[error(
+        "the outcome and its children are {} bytes; `max_body_bytes` is {}",
+        format_count(*bytes),
+        format_count(*limit)
+    )]
     BodyTooLarge {
         /// Their size.
         bytes: u64,

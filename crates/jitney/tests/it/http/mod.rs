@@ -1,9 +1,14 @@
 //! The HTTP edge before a scripted driver: what the edge promises by itself.
 
+mod connections;
+mod delivery;
+mod lease;
+mod operate;
+mod refusals;
+mod routes;
 mod submit;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +24,7 @@ use jitney::server::port::port;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +44,7 @@ struct TestEdge {
     address: String,
     client: reqwest::Client,
     /// What came to the driver beside calls.
-    notices: Receiver<Inbound>,
+    notices: mpsc::Receiver<Inbound>,
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<()>>,
@@ -68,7 +73,7 @@ impl TestEdge {
         let (handle, mut port) = port(1_000);
         handle.set_ready();
         // More than any test makes.
-        let (sender, notices) = sync_channel(1_000);
+        let (sender, notices) = mpsc::channel(1_000);
         let driver = std::thread::spawn(move || {
             let mut when_gone: Vec<(CallId, Answer)> = Vec::new();
             loop {
@@ -149,8 +154,9 @@ impl TestEdge {
     }
 
     /// The next notice of the driver.
-    fn notice(&self) -> Inbound {
-        self.notices.recv_timeout(PATIENCE).unwrap()
+    async fn notice(&mut self) -> Inbound {
+        let notice = tokio::time::timeout(PATIENCE, self.notices.recv()).await;
+        notice.unwrap().unwrap()
     }
 
     /// Stops serving and waits for it.
