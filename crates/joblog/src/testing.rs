@@ -43,6 +43,8 @@ struct State {
 
 #[derive(Default)]
 struct Faults {
+    /// After so many more changes the power is off.
+    power_off_after: Option<u64>,
     /// How many writes pass before, and how many bytes of the one that does not.
     write_full_after: Option<(usize, usize)>,
     write_error: bool,
@@ -130,6 +132,12 @@ impl SimDisk {
     /// After `writes` more writes the next stops after `bytes` bytes, with "no space left on device".
     pub fn fail_nth_write_full(&self, writes: usize, bytes: usize) {
         self.lock().faults.write_full_after = Some((writes, bytes));
+    }
+
+    /// Lets `changes` more writes, syncs and directory changes through; then the power is off, in the middle of the
+    /// next, and everything fails until [`SimDisk::crash`].
+    pub fn power_off_after(&self, changes: u64) {
+        self.lock().faults.power_off_after = Some(changes);
     }
 
     /// The next write fails with an I/O error, and half of it is written.
@@ -251,9 +259,22 @@ impl State {
             .sum()
     }
 
-    fn change(&mut self, change: Change) {
+    /// A directory change; the power may go in the middle of it.
+    fn change(&mut self, change: Change) -> io::Result<()> {
         change.apply(&mut self.names);
         self.changes.push(change);
+        self.power()
+    }
+
+    /// Counts one change. Fails if the power is off.
+    fn power(&mut self) -> io::Result<()> {
+        let Some(left) = &mut self.faults.power_off_after else {
+            return Ok(());
+        };
+        *left = left
+            .checked_sub(1)
+            .ok_or_else(|| io::Error::other("the power is off"))?;
+        Ok(())
     }
 }
 
@@ -312,7 +333,7 @@ impl Storage for SimDisk {
         }
         let inode = state.new_inode();
         state.inodes.insert(inode, Inode::default());
-        state.change(Change::Add(name.to_owned(), inode));
+        state.change(Change::Add(name.to_owned(), inode))?;
         Ok(SimFile {
             disk: self.clone(),
             inode,
@@ -324,8 +345,7 @@ impl Storage for SimDisk {
         if !state.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.change(Change::Rename(from.to_owned(), to.to_owned()));
-        Ok(())
+        state.change(Change::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -333,13 +353,13 @@ impl Storage for SimDisk {
         if !state.names.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.change(Change::Remove(name.to_owned()));
-        Ok(())
+        state.change(Change::Remove(name.to_owned()))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.alive()?;
         state.counts.dir_syncs += 1;
+        state.power()?;
         if std::mem::take(&mut state.faults.dir_sync_error) {
             return Err(io::Error::other("simulated failure of a directory sync"));
         }
@@ -386,6 +406,7 @@ impl File for SimFile {
             .get_mut(&self.inode)
             .expect("an open file has an inode");
         inode.write(&content[..allowed], offset);
+        state.power()?;
         if allowed == content.len() {
             Ok(())
         } else {
@@ -396,6 +417,7 @@ impl File for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.alive()?;
         state.counts.syncs += 1;
+        state.power()?;
         let failed = std::mem::take(&mut state.faults.sync_error);
         let inode = state
             .inodes

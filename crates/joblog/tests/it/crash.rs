@@ -76,9 +76,7 @@ impl Life {
             12..20 => self.settle(),
             20..23 => self.dispatch(),
             23..32 => self.commit(),
-            32..36 => {
-                self.log.chore();
-            }
+            32..36 => self.chore(),
             36 => {
                 let micros = self.below(1_500_000);
                 self.log.advance(micros);
@@ -167,13 +165,14 @@ impl Life {
             return;
         };
         let cut_at = self.below(24);
-        if cut_at == 0 {
+        if cut_at < 2 {
+            // In the middle of what a commit does, or right behind it.
+            let changes = self.below(9);
+            self.log.disk.power_off_after(changes);
+            let _ = commit.write().and_then(|()| commit.sync());
             return self.crash();
         }
         let written = commit.write();
-        if cut_at == 1 {
-            return self.crash();
-        }
         let ok = written.is_ok();
         self.log.log.written(written, now);
         self.learn();
@@ -188,6 +187,18 @@ impl Life {
             return self.crash();
         }
         self.log.log.synced(synced, now);
+    }
+
+    fn chore(&mut self) {
+        if self.below(12) == 0
+            && let Some(chore) = self.log.log.next_chore()
+        {
+            let changes = self.below(8);
+            self.log.disk.power_off_after(changes);
+            let _ = chore.run();
+            return self.crash();
+        }
+        self.log.chore();
     }
 
     fn fault(&mut self) {
@@ -228,11 +239,26 @@ impl Life {
 
     fn dead_disk(&mut self) -> SimDisk {
         let seed = self.random.next();
-        if self.below(4) == 0 {
+        let mut disk = if self.below(4) == 0 {
             self.log.disk.kill()
         } else {
             self.log.disk.crash(seed)
+        };
+        // Starts that are cut short themselves.
+        while self.below(3) == 0 {
+            let changes = self.below(30);
+            disk.set_capacity(None);
+            disk.power_off_after(changes);
+            self.log.seed += 1;
+            let _ = self.log.reopen(disk.clone());
+            let seed = self.random.next();
+            disk = if self.below(4) == 0 {
+                disk.kill()
+            } else {
+                disk.crash(seed)
+            };
         }
+        disk
     }
 
     fn restart(&mut self, disk: SimDisk) {
