@@ -231,6 +231,7 @@ impl<S: Storage> Log<S> {
     }
 
     /// Asks for a clean end: what is queued is committed, then an end frame; then comes [`Progress::Closed`].
+    /// Commits and chores go on until then: a group may wait for a segment.
     pub fn close(&mut self) {
         if self.closing == Closing::Open {
             self.closing = Closing::Asked;

@@ -331,3 +331,46 @@ fn what_is_durable_survives_every_crash_and_what_was_refused_never_appears() {
         "{durable} durable, {restarts} restarts: too tame"
     );
 }
+
+/// Frames that nobody waits for, then one frame that says that they are synced: a mark, an end, a new segment.
+#[test]
+fn a_frame_that_witnesses_others_is_not_there_before_them() {
+    for (what, changes, seed) in
+        (0..3).flat_map(|what| (0..9).flat_map(move |changes| (0..24).map(move |seed| (what, changes, seed))))
+    {
+        let mut log = TestLog::new();
+        log.settle_down();
+        for number in 1..=4 {
+            // At another place in its sectors for each seed.
+            let data = vec![1; 4900 + 16 * usize::try_from(seed).unwrap()];
+            let record = Record::Submit(submit(number, &data));
+            let durability = if number == 1 {
+                Durability::Sync
+            } else {
+                Durability::Write
+            };
+            log.log.append(&[record], Space::Submit, durability).unwrap();
+            log.commit();
+        }
+        match what {
+            0 => log.advance(crate::support::SECOND),
+            1 => log.log.close(),
+            _ => {
+                log.submit(5, &[1; 9000]).unwrap();
+            }
+        }
+        let commit = log.log.next_commit(log.now).unwrap();
+        log.disk.power_off_after(changes);
+        let _ = commit.write().and_then(|()| commit.sync());
+        let mut log = log.reopen(log.disk.crash(seed)).unwrap();
+        let jobs = log.recovered_jobs();
+        assert!(
+            jobs.starts_with(&[1]) && jobs.is_sorted(),
+            "{jobs:?} after {changes} changes of {what}"
+        );
+        assert!(
+            changes < 2 || jobs.len() >= 4,
+            "{jobs:?} after {changes} changes of {what}"
+        );
+    }
+}
