@@ -7,6 +7,7 @@ mod operate;
 mod refusals;
 mod routes;
 mod submit;
+mod whole;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
