@@ -59,6 +59,8 @@ pub struct Past {
     pub started: Option<WallMs>,
     /// The last lease that held it; an outcome under this token still counts.
     pub last_token: Option<Token>,
+    /// Whether a settle under `last_token` sent the job back: the same settle again is a duplicate.
+    pub spent: bool,
 }
 
 /// A lease that holds at least one unsettled job.
@@ -82,6 +84,14 @@ pub struct RecoveredLease {
     pub delivered: bool,
     /// Its jobs that are unsettled, not returned, and in no later lease; in the order of the batch.
     pub jobs: Vec<JobId>,
+}
+
+/// Whether a worker's own word sent the job back, and not the end of its lease.
+const fn by_settle(cause: Cause) -> bool {
+    match cause {
+        Cause::Released | Cause::Error | Cause::MissingOutcome | Cause::BatchFailed => true,
+        Cause::Undelivered | Cause::Expired | Cause::Crashed => false,
+    }
 }
 
 struct Job {
@@ -167,6 +177,7 @@ impl Replay {
                 .then_some(rare.past.last_token)
                 .flatten();
             rare.past.last_token = Some(dispatch.token);
+            rare.past.spent = false;
             rare.past.deliveries += 1;
             rare.past.started = rare.past.started.or(Some(dispatch.granted));
             held += 1;
@@ -205,6 +216,9 @@ impl Replay {
         rare.past.attempts = returned.attempts;
         rare.past.crashes = returned.crashes;
         rare.past.alone |= returned.alone;
+        if rare.past.last_token == Some(returned.token) {
+            rare.past.spent = by_settle(returned.cause);
+        }
         if rare.held && rare.past.last_token == Some(returned.token) {
             rare.held = false;
             if returned.cause == Cause::Undelivered {

@@ -337,6 +337,7 @@ fn recovered_job(job: RecoveredJob) -> Arrival {
             alone: job.past.alone,
             started: job.past.started,
             last_token: job.past.last_token,
+            spent: job.past.spent,
         }),
     }
 }

@@ -219,9 +219,10 @@ pub struct Past {
     pub alone: bool,
     /// When it was first handed to a worker.
     pub started: Option<WallMs>,
-    /// The last lease that held it; an outcome under this token still counts. `None` too where a settle under
-    /// it sent the job back (released, an error, a missing outcome, a failed batch): that token is spent.
+    /// The last lease that held it; an outcome under this token still counts.
     pub last_token: Option<Token>,
+    /// Whether a settle under `last_token` sent the job back: the same settle again is a duplicate.
+    pub spent: bool,
 }
 
 /// A lease that was alive when the process ended.

@@ -37,6 +37,7 @@ impl Dispatcher {
                     deliveries: past.deliveries,
                     started: past.started,
                     last: past.last_token,
+                    spent: past.spent,
                     ..Tried::default()
                 })
             }),

@@ -113,6 +113,36 @@ fn three_leases() -> ([Token; 3], Vec<Recovered>) {
 }
 
 #[test]
+fn a_token_is_spent_by_a_settle_and_not_by_the_end_of_its_lease() {
+    for (cause, spent) in [
+        (Cause::Error, true),
+        (Cause::Released, true),
+        (Cause::Expired, false),
+    ] {
+        let mut log = TestLog::new();
+        log.submit(1, b"x").unwrap();
+        log.settle_down();
+        let token = Token {
+            node: log.log.node(),
+            epoch: 1,
+            sequence: 1,
+        };
+        write(&mut log, Record::Dispatch(dispatch(token, &[1], WallMs(10))));
+        write(&mut log, Record::Return(returned(1, token, cause)));
+        log.settle_down();
+        let recovered = log.reopen(log.disk.kill()).unwrap().recovered();
+        let [Recovered::Job(job)] = &recovered[..] else {
+            panic!("one job, no lease: {recovered:?}")
+        };
+        assert_eq!(
+            (job.past.last_token, job.past.spent),
+            (Some(token), spent),
+            "{cause:?}"
+        );
+    }
+}
+
+#[test]
 fn jobs_come_back_with_their_tries() {
     let ([_, second, third], recovered) = three_leases();
     let past = |number: u64| {

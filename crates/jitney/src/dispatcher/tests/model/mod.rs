@@ -334,7 +334,7 @@ impl Model {
             deliveries: past.deliveries,
             started: past.started,
             last: past.last_token,
-            spent: false,
+            spent: past.spent,
         });
         if wait == 0 {
             self.enqueue(vec![arrival.id], false);
@@ -411,7 +411,8 @@ impl Model {
             deliveries: job.deliveries,
             alone: job.alone,
             started: job.started,
-            last_token: job.last.filter(|_| !job.spent),
+            last_token: job.last,
+            spent: job.spent,
         })
     }
 }
