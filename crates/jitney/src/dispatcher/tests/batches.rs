@@ -249,3 +249,27 @@ fn draining_answers_polls_empty_and_lets_leases_settle() {
     desk.commit(&decided);
     assert_eq!(desk.dispatcher.unsettled(), 1);
 }
+
+#[test]
+fn the_longest_waiting_job_sets_the_clock_also_behind_a_retry_that_goes_first() {
+    let mut desk = Desk::with(PolicyPatch {
+        max_delay: Some(ms(10)),
+        ..PolicyPatch::default()
+    });
+    desk.arrive(Normal, 1);
+    let first = desk.lease();
+    let decided = desk.settle(first.token, &[(1, RETRY)], true);
+    desk.commit(&decided);
+    let due = desk.dispatcher.next_timer().unwrap();
+    desk.arrive(Normal, 1);
+    desk.lease();
+    desk.now.mono = Mono(due.0 - 4_000);
+    desk.arrive(Normal, 1);
+    desk.poll(|_| {});
+    desk.pass(ms(4));
+    assert_eq!(desk.state(1), Some(State::Queued));
+    desk.pass(ms(5));
+    assert!(desk.grants().is_empty());
+    desk.pass(ms(1));
+    assert_eq!(numbers(&desk.grants()[0]), [1, 3]);
+}
