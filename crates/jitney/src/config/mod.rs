@@ -117,6 +117,12 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
     complaints.or(config)
 }
 
+/// The configuration of an empty file: what default.toml says.
+#[must_use]
+pub fn defaults() -> Config {
+    build(None, &Sources::default(), &mut Complaints::default())
+}
+
 /// Loads a configuration from text, with nothing else over it. `path` is what errors call it, and what
 /// schema paths are relative to.
 ///

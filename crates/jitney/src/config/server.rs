@@ -15,6 +15,9 @@ use crate::units::format_size;
 /// A segment holds at least this many of the largest requests, so that a group of them is never refused.
 const BODIES_PER_SEGMENT: u64 = 4;
 
+/// Below, headers and reserves would fill it; above, places in it do not fit in 32 bits.
+const SEGMENT_BYTES: std::ops::Range<u64> = 1 << 20..4 << 30;
+
 /// How the server logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
@@ -181,7 +184,20 @@ pub(super) const KEYS: &[Key<Server>] = &[
             Ok(())
         },
     },
-    key!("segment_bytes", segment_bytes, size),
+    Key {
+        name: "segment_bytes",
+        set: |server, value| {
+            let bytes = value.size()?;
+            if !SEGMENT_BYTES.contains(&bytes) {
+                let written = format_size(bytes);
+                return Err(Wrong::new(format!(
+                    "{written} is not at least 1MiB and below 4GiB"
+                )));
+            }
+            server.segment_bytes = bytes;
+            Ok(())
+        },
+    },
     key!("cache_bytes", cache_bytes, size),
     key!("jobs_max", limits.jobs_max, count, 1),
     Key {

@@ -52,6 +52,7 @@ fn uncommented() -> String {
 fn the_reference_says_what_the_code_has() {
     let reference = format!("{:?}", parsed(DEFAULT_TOML));
     assert_eq!(reference, format!("{:?}", parsed("")));
+    assert_eq!(reference, format!("{:?}", defaults()));
 }
 
 #[test]
@@ -235,6 +236,7 @@ fn wrong_types_and_values_are_named_with_an_example() {
         "[server]\nlisten = 8080\nno_auth = 'yes'\njobs_max = '10'\nmax_job_bytes = 1.5\nmax_body_bytes = '1MB'\n\
          wait_max = 30\ngrace = '10'\nkeys_max = 0\nwaiters_max = -1\nbus = 'kafka://localhost'\n\
          log_level = 'warning'\nlog_format = 'xml'\ndata = ''\nprocessors_max = 0x10000000000000000\n\
+         segment_bytes = '4GiB'\ncache_bytes = 0\n\
          [processor.'or ders']\n[processor.orders]\nmax_jobs = 0\nlower_lane_share = 0.5\nlease = '0s'\n\
          [processor.orders.priority.slow]\n[processor.orders.group.'-']\n[processor]\nmail = 3\n"
     ));

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+mod batches_sender;
 mod canned;
 mod cli;
 mod http;
+mod process;
