@@ -61,6 +61,10 @@ const BANS: &[Ban] = &[
                 "crates/jitney/src/cli/submit.rs",
                 "`submit @FILE` reads the data that the user names",
             ),
+            Exception::new(
+                "crates/jitney/src/cli/ready_file.rs",
+                "`--ready-file` tells whoever started the server where it is",
+            ),
         ],
         advice: "go through joblog's `Storage`; a loader of configuration gets an exception with its reason",
     },

@@ -30,7 +30,7 @@ const LAYERS: &[Row] = &[
     ("exec", "worker client entropy"),
     (
         "cli",
-        "server client worker exec config bus metrics telemetry policy entropy",
+        "server client worker exec config bus driver::Ended metrics telemetry policy entropy",
     ),
     ("config", "server::options policy"),
     ("metrics", "bus::Usage dispatcher::event driver::port"),

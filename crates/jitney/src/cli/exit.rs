@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Bug,
     /// Input or output: the disk, the log, the lock on it.
     Io,
+    /// A second signal ended it at once.
+    Interrupted,
 }
 
 impl From<Exit> for ExitCode {
@@ -41,6 +43,7 @@ impl Exit {
             Self::Refused => 5,
             Self::Bug => 70,
             Self::Io => 74,
+            Self::Interrupted => 130,
         }
     }
 }

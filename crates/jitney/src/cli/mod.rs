@@ -8,9 +8,15 @@ mod exit;
 mod failure;
 mod job;
 mod lane;
+mod log;
 mod output;
+mod quickstart;
+mod ready_file;
+mod serve;
 mod server_url;
+mod signals;
 mod submit;
+mod work;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +44,7 @@ use output::Output;
 )]
 struct Cli {
     /// Print data as JSON, errors too.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -46,6 +52,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Serve(serve::ServeArgs),
+    Work(work::WorkArgs),
     Submit(submit::SubmitArgs),
     /// Look at jobs.
     #[command(subcommand)]
@@ -53,9 +61,13 @@ enum Command {
     /// Look at lanes.
     #[command(subcommand)]
     Lane(lane::LaneCommand),
+    /// Look at the log on disk.
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Check the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    Quickstart(quickstart::QuickstartArgs),
 }
 
 /// Parses the arguments, runs the command, and says how it went.
@@ -80,9 +92,13 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, output: Output) -> Result<Exit, Failure> {
     match command {
+        Command::Serve(args) => serve::run(args, output),
+        Command::Work(args) => work::run(args, output),
         Command::Submit(args) => client(submit::run(args, output)),
         Command::Job(command) => client(job::run(command, output)),
         Command::Lane(command) => client(lane::run(command, output)),
+        Command::Log(command) => log::run(command, output),
+        Command::Quickstart(args) => quickstart::run(args, output),
         Command::Config(command) => config::run(command, output),
     }
 }

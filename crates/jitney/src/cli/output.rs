@@ -19,14 +19,12 @@ pub(crate) struct Output {
 
 impl Output {
     /// A line of data.
-    #[expect(clippy::unused_self, reason = "who may print is whoever has an output")]
     pub(crate) fn line(self, text: &str) {
         let mut stdout = io::stdout().lock();
         drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
     }
 
     /// Data as it came, byte for byte; a line break after it only where a person reads it.
-    #[expect(clippy::unused_self, reason = "who may print is whoever has an output")]
     pub(crate) fn bytes(self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();
         let end: &[u8] = if stdout.is_terminal() { b"\n" } else { b"" };
@@ -34,8 +32,18 @@ impl Output {
         drop(written.and_then(|()| stdout.flush()));
     }
 
+    /// A line that is overwritten by the next, where that is possible.
+    pub(crate) fn live(self, text: &str) {
+        let mut stdout = io::stdout().lock();
+        drop(write!(stdout, "\r\x1b[2K{text}").and_then(|()| stdout.flush()));
+    }
+
+    /// Whether [`Output::live`] works.
+    pub(crate) fn is_live(self) -> bool {
+        io::stdout().is_terminal()
+    }
+
     /// Something to know that is no data.
-    #[expect(clippy::unused_self, reason = "who may print is whoever has an output")]
     pub(crate) fn note(self, text: &str) {
         drop(writeln!(io::stderr().lock(), "{text}"));
     }

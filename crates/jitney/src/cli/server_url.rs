@@ -15,6 +15,7 @@ pub(super) struct ServerUrl {
     #[arg(
         long,
         env = "JITNEY_URL",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:8080",
         value_name = "URL"
     )]
@@ -28,5 +29,10 @@ impl ServerUrl {
             ..Retries::default()
         };
         Ok(Client::builder(&self.url).retries(retries).build()?)
+    }
+
+    /// A client for a program that runs by itself.
+    pub(super) fn patient_client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(&self.url)?)
     }
 }

@@ -145,7 +145,8 @@ fn read(named: &str, from: impl Read) -> Result<Bytes, Failure> {
     Ok(bytes.into())
 }
 
-fn parse_priority(text: &str) -> Result<Priority, String> {
+/// A priority as it is written.
+pub(super) fn parse_priority(text: &str) -> Result<Priority, String> {
     let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
     found.ok_or_else(|| "one of REALTIME, NORMAL, SLOW".to_owned())
 }

@@ -5,5 +5,9 @@
 mod batches_sender;
 mod canned;
 mod cli;
+mod docs;
 mod http;
 mod process;
+mod quickstart;
+mod serve;
+mod work;
