@@ -95,6 +95,9 @@ impl MemoryBus {
             key: submit.idempotency,
             client_id: submit.client_id,
         };
+        if submit.has_identity() {
+            self.usage.keys += 1;
+        }
         self.jobs.insert(submit.id, entry);
         self.usage.unsettled += 1;
         Event::Arrived(Box::new(arrival(submit)))
@@ -143,6 +146,7 @@ impl MemoryBus {
         while let Some((_, id)) = self.ended_keys.pop_front_if(|(due, _)| *due <= now) {
             if let Some(entry) = self.jobs.get_mut(&id) {
                 entry.client_id = false;
+                self.usage.keys -= 1;
                 if let Some(key) = entry.key.take() {
                     self.keys.remove(&key);
                 }
@@ -267,10 +271,7 @@ impl Bus for MemoryBus {
     }
 
     fn usage(&self) -> Usage {
-        Usage {
-            keys: u64::try_from(self.keys.len()).unwrap_or(u64::MAX),
-            ..self.usage
-        }
+        self.usage
     }
 
     fn close(&mut self) {

@@ -305,7 +305,7 @@ pub struct Usage {
     pub result_bytes: u64,
     /// Results that gave way before their time.
     pub results_evicted: u64,
-    /// Idempotency keys held.
+    /// Idempotency keys and client ids held.
     pub keys: u64,
     /// Bytes on disk, spares included.
     pub disk_bytes: u64,
