@@ -19,7 +19,7 @@ const LAYERS: &[Row] = &[
          dispatcher::event::LaneStats fingerprint metrics policy entropy",
     ),
     ("server", "http driver bus dispatcher metrics policy entropy"),
-    ("driver", "dispatcher bus policy"),
+    ("driver", "dispatcher bus metrics policy"),
     ("bus", ""),
     (
         "dispatcher",
@@ -47,8 +47,8 @@ const LEAVES: &[&str] = &["job", "clock", "limits", "units", "near"];
 const LIBRARIES: &[(&str, &str, &str)] = &[
     (
         "joblog",
-        "bus job clock cli",
-        "the log's records stay behind the bus",
+        "server driver bus job clock cli",
+        "the edge and the dispatcher see jobs, not records",
     ),
     ("anyhow", "cli main", "a library names its errors"),
     ("clap", "cli main", "only the command line parses arguments"),
