@@ -12,8 +12,8 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::bus::Usage;
 use crate::dispatcher::event::{ClosedBy, LaneStats};
-use crate::driver::port::{Info, Readiness};
 use crate::job::{Cause, End, Priority, Status};
 
 /// Upper bounds of the batch size histogram, jobs.
@@ -76,10 +76,21 @@ pub struct RouteCount {
 pub struct Moment {
     /// The lanes; empty while the driver cannot be asked.
     pub lanes: Vec<LaneStats>,
-    /// The bus.
-    pub info: Option<Info>,
+    /// The server; `None` while the driver cannot be asked.
+    pub server: Option<ServerMoment>,
     /// Requests by route and status.
     pub requests: Vec<RouteCount>,
+}
+
+/// The server as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerMoment {
+    /// How full the bus is.
+    pub usage: Usage,
+    /// Callers that wait for an outcome.
+    pub waiters: u64,
+    /// Whether it can take work.
+    pub ready: bool,
 }
 
 impl Metrics {
@@ -236,8 +247,8 @@ impl Collector for Scrape {
         self.batches(&mut out)?;
         self.lanes(&mut out)?;
         self.http(&mut out)?;
-        if let Some(info) = &self.moment.info {
-            bus(&mut out, info)?;
+        if let Some(moment) = &self.moment.server {
+            server(&mut out, moment)?;
         }
         Ok(())
     }
@@ -387,17 +398,17 @@ impl Scrape {
     }
 }
 
-fn bus(out: &mut Out<'_>, info: &Info) -> fmt::Result {
-    let usage = &info.usage;
+fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
+    let usage = &moment.usage;
     out.gauge(
         "jitney_waiters",
         "Callers that wait for an outcome now",
-        info.waiters,
+        moment.waiters,
     )?;
     out.gauge(
         "jitney_ready",
         "1 if the server can take work",
-        u64::from(info.readiness == Readiness::Ready),
+        u64::from(moment.ready),
     )?;
     out.gauge("jitney_unsettled_jobs", "Jobs without outcome", usage.unsettled)?;
     out.gauge(
@@ -513,7 +524,7 @@ mod tests {
         metrics.connection_opened();
         let text = metrics.render(Moment {
             lanes: vec![lane()],
-            info: None,
+            server: None,
             requests: vec![RouteCount {
                 route: "/v1/jobs/{id}".to_owned(),
                 status: 200,

@@ -33,7 +33,7 @@ const LAYERS: &[Row] = &[
         "server client worker exec config bus driver::Ended metrics telemetry policy entropy",
     ),
     ("config", "server::options policy"),
-    ("metrics", "bus::Usage dispatcher::event driver::port"),
+    ("metrics", "bus::Usage dispatcher::event"),
     ("telemetry", ""),
     ("policy", ""),
     ("fingerprint", ""),

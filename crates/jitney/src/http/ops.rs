@@ -15,7 +15,7 @@ use crate::dispatcher::event::LaneStats;
 use crate::driver::port::{Answer, Command, Info, Readiness};
 use crate::driver::refusal::Refusal;
 use crate::limits::Limits;
-use crate::metrics::{Moment, RouteCount};
+use crate::metrics::{Moment, RouteCount, ServerMoment};
 use crate::units::format_duration;
 
 /// What this server can do; a newer client sends an older server only what is listed.
@@ -194,7 +194,11 @@ pub(super) async fn metrics(State(app): State<App>) -> Response<Body> {
     // What cannot be asked is left out: a server that drains or recovers still shows its counters.
     let moment = Moment {
         lanes: ask_lanes(&app).await.unwrap_or_default(),
-        info: ask_info(&app).await.ok(),
+        server: ask_info(&app).await.ok().map(|info| ServerMoment {
+            usage: info.usage,
+            waiters: info.waiters,
+            ready: info.readiness == Readiness::Ready,
+        }),
         requests: app.shared.requests.read(),
     };
     let mut response = Response::new(Body::from(app.metrics().render(moment)));

@@ -135,7 +135,8 @@ impl<'a, 'p> Object<'a, 'p> {
         self.fields.iter().map(|(name, raw)| (name.as_ref(), *raw))
     }
 
-    fn only(&self, known: &[&str], later: &[&str]) -> Result<()> {
+    /// Fails if there is a field that is not known.
+    pub(crate) fn only(&self, known: &[&str], later: &[&str]) -> Result<()> {
         for (name, _) in &self.fields {
             if !known.contains(&name.as_ref()) {
                 return Err(Refusal::UnknownField {

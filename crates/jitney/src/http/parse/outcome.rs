@@ -96,12 +96,13 @@ impl Reader<'_> {
         let text = object::text(object.required("id")?, here)?;
         let id = super::job_id(&text)
             .ok_or_else(|| here.invalid(format!("`{}` is no job id (a UUID)", shown(&text))))?;
-        let said = self.said(raw, at);
+        let said = self.said(&object);
         Ok(JobOutcome { id, said })
     }
 
-    fn said(&self, raw: &RawValue, at: At<'_>) -> Result<Said> {
-        let object = object::object(raw, at, OUTCOME_FIELDS, &[])?;
+    fn said(&self, object: &Object<'_, '_>) -> Result<Said> {
+        object.only(OUTCOME_FIELDS, &[])?;
+        let at = object.at();
         let release = object.boolean("release")?.unwrap_or(false);
         let ok = object.written("ok");
         let error = object.get("error");
@@ -130,7 +131,7 @@ impl Reader<'_> {
                 pointer: At::Field(&at, "ok").to_string(),
             });
         }
-        self.ok(&object)
+        self.ok(object)
     }
 
     fn ok(&self, object: &Object<'_, '_>) -> Result<Said> {
@@ -230,5 +231,81 @@ impl Reader<'_> {
             true => Err(Refusal::BodyTooLarge { bytes, limit }),
             false => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    use crate::http::parse::payload::is_json;
+
+    const SETTLE: &str = r#"{"outcomes":[
+        {"id":"0199a3c4-0000-7000-8000-00000000002a","ok":{"a":[1,"\u00e9"]},"jobs":[
+            {"processor":"mail","group":"g","data":"x","labels":{"a":"b"}},
+            {"processor":"mail","data_base64":"/wA=","content_type":"image/png","key":null}]},
+        {"id":"0199a3c4-0000-7000-8000-00000000002b","error":{"code":"c","message":"m","data":{},
+            "retryable":true,"retry_after":"2s"}},
+        {"id":"0199a3c4-0000-7000-8000-00000000002c","release":true}],"final":false}"#;
+
+    /// What was read, or nothing: the point is that reading never fails otherwise.
+    fn read(bytes: &Bytes) -> Option<SettleBody> {
+        let limits = Limits::default();
+        let object = object::body(bytes, SETTLE_FIELDS, &[]).ok()?;
+        let reader = Reader {
+            body: bytes,
+            limits: &limits,
+        };
+        reader.settle(&object).ok()
+    }
+
+    fn payloads(said: &Said) -> Vec<&Payload> {
+        match said {
+            Said::Ok { result, children } => {
+                let children = children.iter().map(|child| &child.payload);
+                std::iter::once(result).chain(children).collect()
+            }
+            Said::Error { .. } | Said::Release => Vec::new(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_settle_is_read_or_refused_and_its_json_is_json(
+            changes in prop::collection::vec((0..SETTLE.len(), any::<u8>(), any::<bool>()), 0..6)
+        ) {
+            let mut bytes = SETTLE.as_bytes().to_vec();
+            for (at, byte, remove) in changes {
+                let at = at.min(bytes.len() - 1);
+                match remove {
+                    true => drop(bytes.remove(at)),
+                    false => bytes[at] = byte,
+                }
+            }
+            let Some(SettleBody::Outcomes { outcomes, .. }) = read(&Bytes::from(bytes)) else {
+                return Ok(());
+            };
+            for outcome in outcomes {
+                let Ok(said) = outcome.said else { continue };
+                for payload in payloads(&said) {
+                    prop_assert!(payload.content_type.is_some() || is_json(&payload.bytes));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_undamaged_settle_is_read() {
+        let Some(SettleBody::Outcomes {
+            outcomes,
+            last: false,
+        }) = read(&Bytes::from(SETTLE))
+        else {
+            panic!("refused");
+        };
+        assert!(outcomes.iter().all(|outcome| outcome.said.is_ok()));
+        assert_eq!(outcomes.len(), 3);
     }
 }

@@ -122,7 +122,8 @@ pub(crate) fn check_content_type(content_type: &str) -> std::result::Result<(), 
 
 /// A header's content type, checked.
 pub(crate) fn content_type(headers: &axum::http::HeaderMap) -> Result<Option<&str>> {
-    let Some(value) = headers.get(axum::http::header::CONTENT_TYPE) else {
+    let value = headers.get(axum::http::header::CONTENT_TYPE);
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! The driver hears whether a batch reached its worker's connection, and that a poll's connection is gone.
 
+use std::time::Duration;
+
 use jitney::driver::port::{Inbound, json as json_payload};
 use tokio::io::AsyncWriteExt as _;
 
@@ -68,4 +70,22 @@ async fn a_batch_that_was_written_in_part_is_not_delivered() {
     assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
     drop(socket);
     assert_eq!(tokens(edge.notice().await), ("undelivered", 1));
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_read_its_answer_loses_it() {
+    let data = format!("\"{}\"", "x".repeat(64 << 20));
+    let setup = Setup {
+        slow_client_timeout: Duration::from_millis(100),
+        ..Setup::default()
+    };
+    let mut edge = TestEdge::start(setup, move |_| {
+        Does::Says(leased(vec![batch(json_payload(data.clone()))]))
+    })
+    .await;
+    let mut socket = edge.connect().await;
+    socket.write_all(POLL).await.unwrap();
+    // The connection stays open on this side.
+    assert_eq!(tokens(edge.notice().await), ("undelivered", 1));
+    drop(socket);
 }
