@@ -153,6 +153,8 @@ fn build(source: Option<&Source>, sources: &Sources, complaints: &mut Complaints
         );
     }
     server::check(&server, complaints);
+    route::check(&routes, server.draft.wait_max(), complaints);
+    let routes = routes.into_iter().map(|written| written.route).collect();
     let (options, log) = server.draft.into_options(policies, routes);
     Config {
         options,
@@ -165,7 +167,7 @@ fn read_file(
     source: &Source,
     server: &mut Keys<Server>,
     policies: &mut crate::policy::PolicyBook,
-    routes: &mut Vec<crate::server::options::Route>,
+    routes: &mut Vec<route::Written>,
     complaints: &mut Complaints,
 ) {
     let table = match source.parse() {

@@ -13,6 +13,7 @@ use super::source::{Key, Keys, Source, read_text};
 use super::value::{Value, Wrong};
 use crate::job::{Group, Priority, Processor};
 use crate::server::options::Route;
+use crate::units::format_duration;
 
 /// First segments that are jitney's own.
 const RESERVED: &[&str] = &[
@@ -26,6 +27,9 @@ const RESERVED: &[&str] = &[
     "events",
     "a",
 ];
+
+/// The most labels of a job.
+const LABELS_MAX: usize = 16;
 
 /// Methods whose requests have a body.
 const METHODS: &[&str] = &["POST", "PUT", "PATCH", "DELETE"];
@@ -115,11 +119,33 @@ pub(super) const KEYS: &[Key<Draft>] = &[
     },
 ];
 
+/// A route that was read, and where its `wait` stands.
+pub(super) struct Written {
+    pub(super) route: Route,
+    wait: Option<Place>,
+}
+
+/// Complains about routes that contradict the server's limits.
+pub(super) fn check(routes: &[Written], wait_max: Duration, complaints: &mut Complaints) {
+    for Written { route, wait } in routes {
+        if let Some(asked) = route.wait.filter(|asked| *asked > wait_max) {
+            let message = format!(
+                "`wait` is {}, more than the server's `wait_max` ({})",
+                format_duration(asked),
+                format_duration(wait_max)
+            );
+            complaints.push(
+                Complaint::new(message, wait.clone()).hint("lower it, or raise `wait_max` in [server]"),
+            );
+        }
+    }
+}
+
 /// Reads all routes.
 pub(super) fn read(
     value: &Spanned<DeValue<'_>>,
     source: &Source,
-    routes: &mut Vec<Route>,
+    routes: &mut Vec<Written>,
     complaints: &mut Complaints,
 ) {
     let Some(tables) = value.get_ref().as_array() else {
@@ -133,12 +159,13 @@ pub(super) fn read(
             continue;
         };
         let here = source.place(value.span());
-        let Some(route) = read_route(table, &here, source, complaints) else {
+        let Some(written) = read_route(table, &here, source, complaints) else {
             continue;
         };
+        let route = &written.route;
         let shape = shape(&route.path);
         let taken = |other: &&Route| other.method == route.method && self::shape(&other.path) == shape;
-        if let Some(other) = routes.iter().find(taken) {
+        if let Some(other) = routes.iter().map(|written| &written.route).find(taken) {
             let message = format!(
                 "two routes answer `{} {}`: the other is `{}`",
                 route.method, route.path, other.path
@@ -146,7 +173,7 @@ pub(super) fn read(
             complaints.push(Complaint::new(message, here).hint("give one of them another path or method"));
             continue;
         }
-        routes.push(route);
+        routes.push(written);
     }
 }
 
@@ -155,7 +182,7 @@ fn read_route(
     here: &Place,
     source: &Source,
     complaints: &mut Complaints,
-) -> Option<Route> {
+) -> Option<Written> {
     let mut keys = Keys::new(Draft {
         method: None,
         path: None,
@@ -191,8 +218,9 @@ fn read_route(
                 .push(Complaint::new(message, here.clone()).hint(format!("write for example {example}")));
         }
     }
+    let wait = keys.place("wait");
     let draft = keys.draft;
-    Some(Route {
+    let route = Route {
         method: draft.method.unwrap_or_else(|| "POST".to_owned()),
         path: draft.path?,
         processor: draft.processor?,
@@ -201,7 +229,8 @@ fn read_route(
         wait: draft.wait,
         schema,
         status,
-    })
+    };
+    Some(Written { route, wait })
 }
 
 fn read_status(
@@ -291,6 +320,12 @@ fn check_path(path: &str) -> Result<(), Wrong> {
                     .hint("a label is a whole segment: /orders/{kind}"));
             }
         }
+    }
+    if labels.len() > LABELS_MAX {
+        let found = labels.len();
+        return Err(Wrong::new(format!(
+            "`{path}` has {found} labels; a job has at most {LABELS_MAX}"
+        )));
     }
     Ok(())
 }

@@ -137,6 +137,11 @@ impl Default for Server {
 }
 
 impl Server {
+    /// The longest wait that anyone may ask for.
+    pub(super) const fn wait_max(&self) -> Duration {
+        self.limits.wait_max
+    }
+
     pub(super) fn into_options(self, policies: PolicyBook, routes: Vec<Route>) -> (Options, LogOptions) {
         let bus = match self.bus {
             Bus::Memory => BusOptions::Memory,

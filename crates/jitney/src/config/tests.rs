@@ -249,7 +249,8 @@ fn contradictions_are_named_once_where_they_are_written() {
          [processor.a]\nmax_jobs = 4\nmin_jobs = 8\n[processor.b]\nmin_jobs = 100\n\
          [processor.c]\nlease = '4s'\nheartbeat = '3s'\n[processor.c.priority.SLOW]\nbatch_timeout = '2s'\n\
          [processor.d.group.x]\nbackoff = '90s'\n[processor.d.priority.REALTIME]\nmax_jobs = 16\n\
-         [processor.e]\nlease = '50ms'\nmax_jobs = 20000\n"
+         [processor.e]\nlease = '50ms'\nmax_jobs = 20000\n\
+         [[route]]\npath = '/orders'\nprocessor = 'e'\nwait = '10m'\n"
     ));
 }
 

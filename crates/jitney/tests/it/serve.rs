@@ -221,6 +221,38 @@ fn a_damaged_log_is_named_and_not_opened() {
     );
 }
 
+#[test]
+fn a_log_of_a_newer_format_is_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = ServerProcess::start(&mut jitney(directory.path(), FREE_PORT));
+    server.line_with("listening on");
+    server.signal(Signal::TERM);
+    assert!(server.wait().0.success());
+
+    let data = directory.path().join("jitney-data");
+    let names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let is_segment = |path: &Path| {
+        path.file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("segment-")
+    };
+    let newest = names.filter(|path| is_segment(path)).max().unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    // The header's version, and its checksum (docs/log_format.md).
+    bytes[8] = 2;
+    let sum = crc32c::crc32c(&bytes[..508]);
+    bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&newest, bytes).unwrap();
+
+    let refused = run(directory.path(), FREE_PORT);
+    assert_eq!(code(&refused), 74, "{}", text(&refused.stderr));
+    let error = text(&refused.stderr);
+    assert!(error.contains("is of a newer format"), "{error}");
+    assert!(error.contains("hint: use the jitney that wrote it"), "{error}");
+}
+
 /// Flips one bit of the first place where a file of the directory has these bytes; gives back the file.
 fn damage(directory: &Path, needle: &[u8]) -> String {
     let mut names: Vec<_> = fs::read_dir(directory)
