@@ -289,6 +289,10 @@ mod tests {
         let result = decode(&bytes).result.clone().unwrap();
         assert_eq!(&result.bytes[..], &[0xff, 0]);
         assert_eq!(result.content_type.as_deref(), Some("image/png"));
+        let typed = DONE.replace(r#""error":null"#, r#""content_type":"application/ld+json""#);
+        let result = decode(&typed).result.clone().unwrap();
+        assert_eq!(result.content_type.as_deref(), Some("application/ld+json"));
+        assert_eq!(&result.bytes[..], br#"{"b":1.0,  "a":1e400}"#);
     }
 
     #[test]

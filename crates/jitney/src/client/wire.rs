@@ -122,7 +122,8 @@ pub(super) fn payload(
         }));
     }
     Ok(json.map(|json| Payload {
-        content_type: None,
+        // A `+json` type of its own comes beside its value.
+        content_type: content_type.map(Into::into),
         bytes: Bytes::copy_from_slice(json.get().as_bytes()),
     }))
 }

@@ -17,6 +17,12 @@ use crate::clock::WallMs;
 use crate::job::{JobId, Payload, Priority};
 use crate::units::format_duration;
 
+/// The longest code of an error that the server takes.
+const CODE_BYTES_MAX: usize = 64;
+
+/// The longest message of an error that the server takes.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// A worker's poll.
 #[derive(Clone, Debug)]
 pub struct LeaseRequest {
@@ -69,9 +75,11 @@ pub enum SettleBody {
 /// Why a batch failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BatchError {
-    /// A short name that programs match on.
+    /// A short name that programs match on. Sent are at most 64 bytes of it.
+    #[serde(serialize_with = "write_code")]
     pub code: String,
-    /// A sentence for people.
+    /// A sentence for people. Sent are at most 4,096 bytes of it.
+    #[serde(serialize_with = "write_message")]
     pub message: String,
 }
 
@@ -89,9 +97,11 @@ pub struct Outcome {
 /// Why one job failed.
 #[derive(Clone, Debug, Serialize)]
 pub struct OutcomeError {
-    /// A short name that programs match on.
+    /// A short name that programs match on. Sent are at most 64 bytes of it.
+    #[serde(serialize_with = "write_code")]
     pub code: String,
-    /// A sentence for people.
+    /// A sentence for people. Sent are at most 4,096 bytes of it.
+    #[serde(serialize_with = "write_message")]
     pub message: String,
     /// Whether another try may help.
     pub retryable: bool,
@@ -340,6 +350,9 @@ pub struct SettleError {
     /// Whether to try again.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// Not before so many milliseconds from now.
+    #[serde(default)]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// The answer to a heartbeat.
@@ -504,6 +517,24 @@ fn write_outcomes<S: Serializer>(outcomes: &Option<&[Outcome]>, serializer: S) -
     sequence.end()
 }
 
+/// The server takes no empty code.
+fn write_code<S: Serializer>(code: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if code.is_empty() {
+        "error"
+    } else {
+        clip(code, CODE_BYTES_MAX)
+    })
+}
+
+fn write_message<S: Serializer>(message: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(clip(message, MESSAGE_BYTES_MAX))
+}
+
+/// Cuts a text between two characters.
+fn clip(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
 fn write_maybe_duration<S: Serializer>(
     duration: &Option<Duration>,
     serializer: S,
@@ -593,6 +624,17 @@ mod tests {
             let expected = format!(r#"{{"id":"{}",{expected}}}"#, id());
             assert_eq!(outcome.json.get(), expected);
         }
+    }
+
+    #[test]
+    fn an_error_is_cut_to_what_the_server_takes() {
+        let error = BatchError {
+            code: String::new(),
+            message: "\u{e9}".repeat(3_000),
+        };
+        let sent: serde_json::Value = serde_json::to_value(&error).unwrap();
+        assert_eq!(sent["code"], "error");
+        assert_eq!(sent["message"], "\u{e9}".repeat(2_048));
     }
 
     #[test]

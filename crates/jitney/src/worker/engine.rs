@@ -34,6 +34,9 @@ const FORCED_END: Duration = Duration::from_secs(5);
 /// How long a stopping worker tries to learn whether its last poll was given batches.
 const RECALL: Duration = Duration::from_secs(2);
 
+/// The server gives no more batches to one poll.
+const SLOTS_MAX: u32 = 1_000;
+
 /// So many settles ride with one poll at most: with the bound on each, well below `max_body_bytes`.
 const RIDES_MAX: usize = 8;
 
@@ -205,7 +208,7 @@ impl<S: Slot> Engine<S> {
         });
         let request = Arc::new(LeaseRequest {
             worker: self.options.worker.clone(),
-            slots: u32::try_from(self.free.len()).unwrap_or(u32::MAX),
+            slots: u32::try_from(self.free.len()).map_or(SLOTS_MAX, |free| free.min(SLOTS_MAX)),
             max_jobs: self.options.max_jobs,
             max_bytes: None,
             wait: POLL_WAIT,

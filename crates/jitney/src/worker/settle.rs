@@ -37,6 +37,10 @@ const UNANSWERED_MAX: Duration = Duration::from_mins(10);
 /// half a minute.
 const RESENDS_MAX: u32 = 10;
 
+/// The longest pause before such an outcome is sent again, whatever the server says: the batch's own time
+/// runs on.
+const RESEND_PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// How a batch ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
@@ -196,16 +200,15 @@ impl Settler {
                 self.report(&answer);
                 Ok(())
             }
-            Err(SettleBody::Outcomes { outcomes, .. }) if !outcomes.is_empty() => {
-                // One of them spoils the request: settle each alone, then end the lease.
-                self.send(outcomes).await?;
-                let end = SettleBody::Outcomes {
-                    outcomes: Vec::new(),
-                    last: true,
-                };
+            Err(SettleBody::Outcomes { outcomes, .. }) if outcomes.is_empty() => Err(GaveUp),
+            Err(body) => {
+                // Something in it spoils the request: settle each outcome alone, then end the lease.
+                if let SettleBody::Outcomes { outcomes, .. } = body {
+                    self.send(outcomes).await?;
+                }
+                let end = self.last(Vec::new());
                 self.exchange(end).await.map(drop)
             }
-            Err(_) => Err(GaveUp),
         }
     }
 
@@ -237,34 +240,38 @@ impl Settler {
                 (_, None) => continue,
             };
             self.report(&answer);
-            let again = self.again(wave, &answer, resends < RESENDS_MAX);
+            let (again, after) = self.again(wave, &answer, resends < RESENDS_MAX);
             if !again.is_empty() {
                 resends += 1;
-                self.pause(jittered(Retries::default().backoff(resends + 1)))
-                    .await?;
+                let pause = jittered(Retries::default().backoff(resends + 1));
+                self.pause(pause.max(after.min(RESEND_PAUSE_MAX))).await?;
                 waves.push(again);
             }
         }
         Ok(())
     }
 
-    /// Those to be sent again; those refused for good are kept for the last settle.
-    fn again(&mut self, wave: Vec<Outcome>, answer: &SettleAnswer, may: bool) -> Vec<Outcome> {
+    /// Those to be sent again, and not before how long; those refused for good are kept for the last settle.
+    fn again(&mut self, wave: Vec<Outcome>, answer: &SettleAnswer, may: bool) -> (Vec<Outcome>, Duration) {
         let mut again = Vec::new();
+        let mut after = Duration::ZERO;
         for outcome in wave {
             let refusal = answer
                 .results
                 .iter()
                 .find(|result| result.id == outcome.id && result.is == SettleIs::Refused);
             let Some(refusal) = refusal else { continue };
-            let retry = refusal.error.as_ref().and_then(|error| error.retry);
+            let error = refusal.error.as_ref();
+            let retry = error.and_then(|error| error.retry);
             if may && matches!(retry, Some(Retry::After | Retry::Safe)) {
+                let said = error.and_then(|error| error.retry_after_ms).unwrap_or_default();
+                after = after.max(Duration::from_millis(said));
                 again.push(outcome);
             } else {
                 self.refused.push(outcome);
             }
         }
-        again
+        (again, after)
     }
 
     async fn exchange_kept(
@@ -369,4 +376,160 @@ fn take_chunk(rest: &mut Vec<Outcome>) -> Vec<Outcome> {
         .count();
     let tail = rest.split_off(fits.max(1));
     std::mem::replace(rest, tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::scripted::{Said, ScriptedServer};
+    use crate::client::{OutcomeError, parse_id};
+
+    fn id(number: u32) -> JobId {
+        parse_id(&format!("0199b7a0-0000-7000-8000-{number:012}")).unwrap()
+    }
+
+    fn outcome(number: u32, code: &str) -> Outcome {
+        let error = OutcomeError {
+            code: code.to_owned(),
+            message: String::new(),
+            retryable: false,
+            retry_after: None,
+            data: None,
+        };
+        Outcome::error(id(number), &error)
+    }
+
+    fn settler(server: &ScriptedServer) -> Settler {
+        let client = Client::new(&server.url).unwrap();
+        Settler::new(client, "l".into(), Arc::default(), CancellationToken::new())
+    }
+
+    /// Answers each outcome with what `is` makes of its code.
+    async fn server(
+        is: impl Fn(&str) -> Option<serde_json::Value> + Send + Sync + 'static,
+    ) -> ScriptedServer {
+        let is = Arc::new(is);
+        ScriptedServer::start(move |asked| {
+            let body = asked.json();
+            let results: Option<Vec<_>> = body["outcomes"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|outcome| {
+                    let mut result = is(outcome["error"]["code"].as_str().unwrap())?;
+                    result["id"] = outcome["id"].clone();
+                    Some(result)
+                })
+                .collect();
+            let said: Said = Some(match results {
+                Some(results) => (200, "", json!({"results": results}).to_string()),
+                None => (
+                    400,
+                    "",
+                    json!({"code": "invalid_value", "retry": "no"}).to_string(),
+                ),
+            });
+            async move { said }
+        })
+        .await
+    }
+
+    fn sent(server: &ScriptedServer) -> Vec<(Vec<String>, bool)> {
+        let codes = |body: &serde_json::Value| {
+            let outcomes = body["outcomes"].as_array().unwrap().iter();
+            outcomes
+                .map(|outcome| outcome["error"]["code"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let bodies = server.asked().into_iter().map(|asked| asked.json());
+        bodies.map(|body| (codes(&body), body["final"] == true)).collect()
+    }
+
+    fn of(codes: &[&str], last: bool) -> (Vec<String>, bool) {
+        (codes.iter().map(|code| (*code).to_owned()).collect(), last)
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_now_is_sent_again_and_what_is_refused_for_good_ends_with_the_lease() {
+        let full = Mutex::new(true);
+        let server = server(move |code| {
+            let refused =
+                |retry| json!({"is": "refused", "error": {"code": "x", "retry": retry, "retry_after_ms": 1}});
+            Some(match code {
+                "later" if std::mem::take(&mut *full.lock().unwrap()) => refused("after"),
+                "never" => refused("no"),
+                _ => json!({"is": "applied"}),
+            })
+        })
+        .await;
+        let mut settler = settler(&server);
+        let outcomes = [outcome(1, "good"), outcome(2, "later"), outcome(3, "never")];
+        settler.send(outcomes.to_vec()).await.unwrap();
+        settler.finish(vec![outcome(4, "rest")], Ending::Complete).await;
+        assert_eq!(
+            sent(&server),
+            [
+                of(&["good", "later", "never"], false),
+                of(&["later"], false),
+                of(&["rest", "never"], true)
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_outcome_that_spoils_its_settle_does_not_take_the_others_with_it() {
+        let server = server(|code| (code != "spoilt").then(|| json!({"is": "applied"}))).await;
+        let rest = ["a", "spoilt", "b"].into_iter().enumerate();
+        let rest = rest
+            .map(|(number, code)| outcome(u32::try_from(number).unwrap(), code))
+            .collect();
+        settler(&server).finish(rest, Ending::Complete).await;
+        let sent = sent(&server);
+        for code in ["a", "b"] {
+            assert!(sent.contains(&of(&[code], false)), "{sent:?}");
+        }
+        assert_eq!(sent.last(), Some(&of(&[], true)));
+    }
+
+    #[tokio::test]
+    async fn outcomes_that_are_ready_together_travel_together() {
+        let server = server(|_| Some(json!({"is": "applied"}))).await;
+        let (outbox, settling) = settler(&server).open();
+        for number in 0..5 {
+            outbox.push(outcome(number, "x")).await;
+        }
+        drop(outbox);
+        let (settler, rest) = settling.await;
+        assert_eq!(rest.len(), 5, "a batch that is done at once needs one settle");
+        settler.finish(rest, Ending::Complete).await;
+        assert_eq!(sent(&server), [of(&["x"; 5], true)]);
+    }
+
+    #[tokio::test]
+    async fn a_large_rest_goes_in_several_settles() {
+        let server = server(|_| Some(json!({"is": "applied"}))).await;
+        let large = |number| {
+            let error = OutcomeError {
+                code: "x".to_owned(),
+                message: String::new(),
+                retryable: false,
+                retry_after: None,
+                data: Some(serde_json::value::to_raw_value(&"x".repeat(1 << 20)).unwrap()),
+            };
+            Outcome::error(id(number), &error)
+        };
+        settler(&server)
+            .finish((0..6).map(large).collect(), Ending::Complete)
+            .await;
+        let sent = sent(&server);
+        assert_eq!(sent.iter().map(|(codes, _)| codes.len()).sum::<usize>(), 6);
+        assert_eq!(
+            sent.iter().map(|(_, last)| *last).collect::<Vec<_>>(),
+            [false, true]
+        );
+    }
 }
