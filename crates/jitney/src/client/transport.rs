@@ -49,6 +49,8 @@ impl Transport {
             .connect_timeout(connect_timeout)
             .pool_max_idle_per_host(idle_connections_max)
             .tcp_nodelay(true)
+            // A server of one's own, often on this machine: a proxy for the web has no part in it.
+            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("jitney/", env!("CARGO_PKG_VERSION")))
             .build()
