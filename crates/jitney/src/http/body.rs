@@ -17,7 +17,8 @@ use super::error::{Code, Problem, Result};
 use crate::limits::Limits;
 use crate::units::format_count;
 
-/// How much of a refused body is read and dropped, so that the client, still sending, sees the answer.
+/// How much of a refused body is read and dropped beyond what a body may be, so that the client, still sending,
+/// sees the answer.
 const DRAIN_BYTES_MAX: u64 = 8 << 20;
 
 /// A body may take this many times the time that one pause may take: 16 MiB in five minutes.
@@ -33,6 +34,8 @@ pub(crate) struct Bound {
     what: &'static str,
     name: &'static str,
     bytes_max: u64,
+    /// What any body may be; a refused one is read and dropped a little beyond that.
+    body_bytes_max: u64,
 }
 
 impl Bound {
@@ -43,6 +46,7 @@ impl Bound {
             what: "data",
             name: "max_job_bytes",
             bytes_max: limits.job_bytes_max,
+            body_bytes_max: limits.body_bytes_max,
         }
     }
 
@@ -53,10 +57,26 @@ impl Bound {
             what: "the body",
             name: "max_body_bytes",
             bytes_max: limits.body_bytes_max,
+            body_bytes_max: limits.body_bytes_max,
         }
     }
 
+    const fn drain_bytes(&self) -> u64 {
+        self.body_bytes_max.saturating_add(DRAIN_BYTES_MAX)
+    }
+
+    /// A body beyond what any body may be is refused as such.
     fn exceeded(&self, bytes: Option<u64>) -> Box<Problem> {
+        if bytes.is_some_and(|bytes| bytes > self.body_bytes_max) && self.bytes_max < self.body_bytes_max {
+            let body = Self {
+                code: Code::BodyTooLarge,
+                what: "the body",
+                name: "max_body_bytes",
+                bytes_max: self.body_bytes_max,
+                ..*self
+            };
+            return body.exceeded(bytes);
+        }
         let size = match bytes {
             Some(bytes) => format!("is {} bytes", format_count(bytes)),
             None => "is larger than that".to_owned(),
@@ -82,7 +102,7 @@ pub(crate) async fn read(
     if let Some(bytes) = announced.filter(|bytes| *bytes > bound.bytes_max) {
         // A client that asked before sending learns from the answer that it need not.
         if !parts.headers.contains_key(EXPECT) {
-            rest.leave(body);
+            rest.drop_of(body, bound.drain_bytes());
         }
         return Err(bound.exceeded(Some(bytes)));
     }
@@ -130,7 +150,7 @@ async fn collect(
         };
         read = read.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         if read > bound.bytes_max {
-            rest.leave(body);
+            rest.drop_of(body, bound.drain_bytes().saturating_sub(read));
             return Err(bound.exceeded(None));
         }
         if first.is_empty() {
@@ -160,12 +180,14 @@ struct Left {
 }
 
 impl Rest {
-    /// Takes what is left of a body.
+    /// Takes a body that nobody wants.
     pub(crate) fn leave(&self, body: Body) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left {
-            body,
-            bytes: DRAIN_BYTES_MAX,
-        });
+        self.drop_of(body, DRAIN_BYTES_MAX);
+    }
+
+    /// Takes what is left of a body, to drop so many bytes of it.
+    fn drop_of(&self, body: Body, bytes: u64) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { body, bytes });
     }
 
     /// Drops what has come. At the end, or once enough was read, lets go of the body: hyper then goes on with

@@ -137,8 +137,10 @@ impl<'a, 'p> Object<'a, 'p> {
 
     /// Fails if there is a field that is not known.
     pub(crate) fn only(&self, known: &[&str], later: &[&str]) -> Result<()> {
-        for (name, _) in &self.fields {
-            if !known.contains(&name.as_ref()) {
+        for (name, raw) in &self.fields {
+            // A field of a later version that says nothing, `null`, is as good as absent.
+            let absent = raw.get() == "null" && later.contains(&name.as_ref());
+            if !known.contains(&name.as_ref()) && !absent {
                 return Err(Refusal::UnknownField {
                     detail: shown_unknown(name, known, later),
                     pointer: At::Field(&self.at, name).to_string(),

@@ -315,6 +315,22 @@ async fn data_over_its_limit_is_refused_and_the_answer_is_seen() {
     let whole = vec![b' '; (16 << 20) + 1];
     let problem = refused(edge.post("/v1/jobs").body(whole), 413, "body_too_large", "no").await;
     assert_eq!(problem["limit"], 16 << 20);
+    // A client that sends all of it before it looks still sees the answer, in either form.
+    let data = edge.post("/v1/processors/p/jobs").body(vec![b'1'; 17 << 20]);
+    refused(data, 413, "body_too_large", "no").await;
+}
+
+#[tokio::test]
+async fn null_is_as_good_as_absent_also_where_the_field_is_of_a_later_version() {
+    let full = |_| Does::Says(Answer::Refused(Refusal::DiskFull));
+    let reaches = TestEdge::start(Setup::default(), full).await;
+    let later =
+        r#"{"processor":"p","ttl":null,"deadline":null,"delay":null,"run_at":null,"callback_url":null}"#;
+    refused(reaches.post("/v1/jobs").body(later), 503, "disk_full", "after").await;
+    let unknown = reaches
+        .post("/v1/jobs")
+        .body(r#"{"processor":"p","colour":null}"#);
+    refused(unknown, 400, "unknown_field", "no").await;
 }
 
 /// A body in pieces of 64 KiB, whose length nobody is told.
