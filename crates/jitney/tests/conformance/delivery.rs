@@ -6,7 +6,7 @@ use std::time::Duration;
 use jitney::driver::Ended;
 use jitney::driver::port::{Batch, Command, Inbound};
 use jitney::driver::refusal::Refusal;
-use jitney::job::{JobId, Priority, Status};
+use jitney::job::{JobId, Priority, State, Status};
 use jitney::policy::PolicyPatch;
 
 use crate::harness::{Faulty, Harness, Restarts, Step};
@@ -134,6 +134,33 @@ pub(crate) fn c02_a_dead_node_loses_nothing_and_what_was_finished_is_not_run_aga
     );
     for id in jobs {
         assert_eq!(node.get(id).unwrap().status, Status::ProcessedOk);
+    }
+}
+
+/// C02: the node dies while a batch is on its way, so that nobody knows whether it arrived. Its job is in its lane
+/// again at once, nothing is counted, and should the worker have it after all, its result counts until another
+/// worker has the job.
+pub(crate) fn c02_a_batch_on_its_way_is_back_in_its_lane_at_once_when_the_node_dies<H: Restarts>() {
+    for other_worker_comes_first in [false, true] {
+        let mut node = Node::<H>::start();
+        let id = node.submit(job("1"));
+        let poll = node.poll(worker("w"));
+        let batch = node.leased_in_transit(poll).unwrap().batches.remove(0);
+        node.kill_and_restart();
+        let known = node.get(id).unwrap();
+        assert_eq!(
+            (known.state, known.attempts, known.crashes),
+            (State::Queued, 0, 0)
+        );
+        if other_worker_comes_first {
+            let second = node.lease_one(worker("other"));
+            assert_eq!((ids(&second), second.jobs[0].attempt), (vec![id], 1));
+            assert_eq!(node.settle(settle(batch.token, vec![ok(id, "1")])), ["late"]);
+            assert_eq!(node.settle(settle(second.token, vec![ok(id, "1")])), ["applied"]);
+        } else {
+            assert_eq!(node.settle(settle(batch.token, vec![ok(id, "1")])), ["applied"]);
+            assert!(node.lease(worker("other")).is_empty());
+        }
     }
 }
 

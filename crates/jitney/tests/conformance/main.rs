@@ -81,6 +81,7 @@ macro_rules! buses_that_outlive_their_process {
                 rule6_what_was_written_survives_the_end_of_the_process;
             delivery:
                 c02_a_dead_node_loses_nothing_and_what_was_finished_is_not_run_again
+                c02_a_batch_on_its_way_is_back_in_its_lane_at_once_when_the_node_dies
                 c05_a_poll_repeated_after_a_restart_gets_the_same_batch
                 c08_after_a_restart_only_the_job_that_hangs_runs_again;
             reply:
@@ -102,6 +103,7 @@ macro_rules! buses_on_a_faulty_medium {
         tests! { $harness:
             rules:
                 rule1_durable_comes_only_after_the_sync
+                rule1_an_append_is_there_wholly_or_not_at_all
                 rule1_what_was_durable_survives_a_power_cut
                 rule2_what_found_no_room_is_not_there_now_or_after_a_restart
                 rule3_no_job_arrives_before_its_sync

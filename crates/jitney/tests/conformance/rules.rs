@@ -236,6 +236,34 @@ pub(crate) fn rule1_what_was_durable_survives_a_power_cut<H: Faulty>() {
     }
 }
 
+/// The records of one append become durable together or not at all, wherever the power goes.
+pub(crate) fn rule1_an_append_is_there_wholly_or_not_at_all<H: Faulty>() {
+    let mut seen = [false; 2];
+    for seed in 0..40 {
+        let mut alone = Alone::<H>::open();
+        alone.submit(1);
+        alone.listen();
+        alone.harness.hold(Step::Sync);
+        let data = [b'x'; 3_000];
+        let records = [outcome(1), submit(2, &data), submit(3, &data), submit(4, &data)];
+        alone
+            .bus()
+            .append(&records, Space::Settle, Durability::Sync)
+            .unwrap();
+        alone.listen();
+        assert!(alone.harness.is_held());
+        alone.cut_power_and_reopen(seed);
+        let arrivals = alone.arrivals();
+        let whole = arrivals == [id(2), id(3), id(4)];
+        assert!(
+            whole || arrivals == [id(1)],
+            "after power cut {seed}: {arrivals:?}"
+        );
+        seen[usize::from(whole)] = true;
+    }
+    assert_eq!(seen, [true; 2], "the seeds show both");
+}
+
 /// Rule 2: tickets become durable in the order of their appends.
 pub(crate) fn rule2_tickets_become_durable_in_the_order_of_their_appends<H: Harness>() {
     let mut alone = Alone::<H>::open();
