@@ -249,20 +249,31 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn a_stop_lets_the_child_finish_what_it_has_and_releases_the_rest() {
-    // Far more than the pipe holds; the child stops reading after two until the input ends behind it.
+    // Far more than the pipe holds; the child does not read on before the stop.
+    let dir = tempfile::tempdir().unwrap();
+    let flag = dir.path().join("stopped");
     let big = (1..=40).map(|n| job(n, "order", json!({"price": n, "text": "x".repeat(20_000)})));
-    let command = python(
+    let command = python(&format!(
         "
 for line in sys.stdin:
     it = json.loads(line)
-    if 'data' in it: say({'id': it['id'], 'ok': it['data']['price']}); time.sleep(0.02)
-",
-    );
+    if 'data' not in it: continue
+    say({{'id': it['id'], 'ok': it['data']['price']}})
+    while not os.path.exists({flag:?}): time.sleep(0.005)
+"
+    ));
     let jitney = ScriptedJitney::giving(vec![big.collect()]).await;
-    let heard = heard(&jitney, command, |heard| !heard.outcomes().is_empty()).await;
+    let stop = async {
+        jitney.until(|heard| !heard.outcomes().is_empty()).await;
+        // Nothing else runs on this thread before the worker has begun to stop.
+        std::fs::write(&flag, b"").unwrap();
+    };
+    run(options(&jitney, command), stop).await.unwrap();
+    let heard = jitney.until(|_| true).await;
     assert!(heard.ended("l0"));
     assert_eq!(failed(&heard, "l0"), Value::Null);
     assert_eq!(outcome(&heard, 1)["ok"], 1);
+    assert_eq!(outcome(&heard, 2)["ok"], 2);
     assert_eq!(outcome(&heard, 40)["release"], true);
 }
 

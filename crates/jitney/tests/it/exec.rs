@@ -1,0 +1,236 @@
+//! The exec worker against a whole server: what a program does, well or badly, and what its callers hear.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jitney::client::{Client, Job, Submit};
+use jitney::exec::{self, ExecOptions};
+use jitney::job::{Reason, State, Status};
+use jitney::limits::Limits;
+use jitney::policy::{PolicyBook, PolicyPatch, ProcessorPolicy};
+use jitney::server::options::{BusOptions, Options};
+use jitney::server::{Running, start};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Longer than anything here takes, shorter than a lease: what waits for a lease to run out fails.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// A server, and a worker with a program.
+struct Stand {
+    server: Running,
+    client: Client,
+    stop: Option<oneshot::Sender<()>>,
+    worker: Option<JoinHandle<Result<(), exec::Error>>>,
+}
+
+impl Stand {
+    async fn start(command: Vec<String>, concurrency: usize) -> Self {
+        let mut stand = Self::without_worker().await;
+        stand.work(command, concurrency);
+        stand
+    }
+
+    async fn without_worker() -> Self {
+        let orders = ProcessorPolicy {
+            base: PolicyPatch {
+                max_jobs: Some(16),
+                backoff: Some(Duration::from_millis(1)),
+                ..PolicyPatch::default()
+            },
+            ..ProcessorPolicy::default()
+        };
+        let mut policies = PolicyBook::default();
+        let name = jitney::job::Processor::parse("orders").unwrap();
+        policies.processors.insert(name, orders);
+        let server = start(Options {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            bus: BusOptions::Memory,
+            limits: Limits::default(),
+            policies,
+            routes: Vec::new(),
+            grace: Duration::from_secs(1),
+            slow_client_timeout: Duration::from_secs(10),
+        })
+        .await
+        .unwrap();
+        let client = Client::new(&server.address().to_string()).unwrap();
+        Self {
+            server,
+            client,
+            stop: None,
+            worker: None,
+        }
+    }
+
+    fn work(&mut self, command: Vec<String>, concurrency: usize) {
+        let (stop, stopped) = oneshot::channel();
+        let options = ExecOptions {
+            client: self.client.clone(),
+            processor: "orders".to_owned(),
+            command,
+            concurrency,
+            worker: "w-1".to_owned(),
+            max_jobs: None,
+            priorities: Vec::new(),
+            grace: Duration::from_secs(10),
+        };
+        self.stop = Some(stop);
+        self.worker = Some(tokio::spawn(exec::run(options, async { drop(stopped.await) })));
+    }
+
+    fn order(&self, data: Value) -> impl Future<Output = Job> + Send + use<> {
+        let client = self.client.clone();
+        let submit = Submit::json("orders", &data).unwrap().group("order");
+        async move { client.submit_and_wait(submit, PATIENCE).await.unwrap() }
+    }
+
+    async fn end_worker(&mut self) {
+        drop(self.stop.take());
+        if let Some(worker) = self.worker.take() {
+            worker.await.unwrap().unwrap();
+        }
+    }
+
+    async fn end(mut self) {
+        self.end_worker().await;
+        self.server.stop(Duration::from_secs(1)).await;
+    }
+}
+
+fn python(body: &str) -> Vec<String> {
+    let head = "import json, os, sys, time\ndef say(line): print(json.dumps(line), flush=True)\n";
+    ["python3", "-c", &format!("{head}{body}")]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_caller_gets_its_own_order_from_the_example_program() {
+    let mut program = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    program.push("../../examples/exec/order_executor.py");
+    let command = vec!["python3".to_owned(), program.to_str().unwrap().to_owned()];
+    let stand = Stand::start(command, 2).await;
+    let mut callers = JoinSet::new();
+    for number in 0..100 {
+        // Line ends inside the data are the wire's affair, not the caller's.
+        let order = stand.order(json!({"order": format!("A-{number}\r\n"), "price": number}));
+        callers.spawn(async move { (number, order.await) });
+    }
+    while let Some(called) = callers.join_next().await {
+        let (number, job) = called.unwrap();
+        let expected = json!({"order": format!("A-{number}\r\n"), "price": number, "status": "approved"});
+        assert_eq!(job.result_as::<Value>().unwrap(), expected);
+    }
+    let wrong = stand.order(json!({"price": "ten"})).await;
+    assert_eq!(wrong.status, Status::ProcessedError);
+    assert_eq!(wrong.error.as_ref().unwrap().code, "bad_order");
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_kills_its_program_is_given_up_and_takes_no_other_with_it() {
+    let stand = Stand::start(
+        python(
+            "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' not in it: continue
+    if it['data'] == 'poison': os.kill(os.getpid(), 9)
+    say({'id': it['id'], 'ok': it['data']})
+",
+        ),
+        1,
+    )
+    .await;
+    let mut callers = JoinSet::new();
+    for number in 0..20 {
+        let data = if number == 7 {
+            json!("poison")
+        } else {
+            json!(number)
+        };
+        let order = stand.order(data);
+        callers.spawn(async move { (number, order.await) });
+    }
+    while let Some(called) = callers.join_next().await {
+        let (number, job) = called.unwrap();
+        if number == 7 {
+            assert_eq!(
+                (job.status, job.state, job.reason),
+                (Status::BatchFailed, State::Dead, Some(Reason::Dead))
+            );
+            assert_eq!(job.error.as_ref().unwrap().code, "crashed");
+            assert_eq!(job.attempts, 0, "a crash is no attempt");
+            assert!(job.crashes >= 3, "{}", job.json());
+        } else {
+            assert_eq!(job.result_as::<Value>().unwrap(), json!(number));
+            assert_eq!(job.attempts, 1);
+        }
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_and_missing_outcomes_cost_only_their_own_tries() {
+    let stand = Stand::start(
+        python(
+            "
+while True:
+    line = sys.stdin.readline()
+    if not line: break
+    header = json.loads(line)
+    for _ in range(header['jobs']):
+        it = json.loads(sys.stdin.readline())
+        print('rubbish', flush=True)
+        if it['attempt'] == 1: continue
+        say({'id': it['id'], 'ok': it['attempt']})
+    say({'batch': header['batch'], 'done': True})
+",
+        ),
+        1,
+    )
+    .await;
+    let job = stand.order(json!(1)).await;
+    assert_eq!(job.result_as::<u32>().unwrap(), 2);
+    assert_eq!((job.attempts, job.crashes), (2, 0));
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_the_order_at_hand_and_gives_the_others_back() {
+    let mut stand = Stand::without_worker().await;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        let submit = Submit::json("orders", &number).unwrap();
+        ids.push(stand.client.submit(submit).await.unwrap().job.id);
+    }
+    // Does the first order, begins the second, and is done with it once the input has ended.
+    let command = python(
+        "
+lines = [json.loads(sys.stdin.readline()) for _ in range(3)]
+say({'id': lines[1]['id'], 'ok': 1})
+sys.stdin.read()
+say({'id': lines[2]['id'], 'ok': 2})
+",
+    );
+    stand.work(command, 1);
+    stand.client.get_and_wait(ids[0], PATIENCE).await.unwrap();
+    stand.end_worker().await;
+    for (at, id) in ids.into_iter().enumerate() {
+        let job = stand.client.get(id).await.unwrap();
+        if at < 2 {
+            assert_eq!(job.status, Status::ProcessedOk, "{}", job.json());
+        } else {
+            assert_eq!(
+                (job.state, job.attempts, job.crashes),
+                (State::Queued, 0, 0),
+                "{}",
+                job.json()
+            );
+        }
+    }
+    stand.end().await;
+}

@@ -1,0 +1,169 @@
+//! The Rust worker against a whole server: typed handlers, their children, and a stop between two workers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jitney::client::{Client, Submit};
+use jitney::job::{State, Status};
+use jitney::limits::Limits;
+use jitney::policy::PolicyBook;
+use jitney::server::options::{BusOptions, Options};
+use jitney::server::{Running, start};
+use jitney::worker::{HandlerError, Job, Outcomes, Worker};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+const PATIENCE: Duration = Duration::from_secs(25);
+
+#[derive(Debug, Deserialize, Serialize, PartialEq)]
+struct Order {
+    price: i64,
+    status: Option<String>,
+}
+
+async fn server() -> (Running, Client) {
+    let server = start(Options {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        bus: BusOptions::Memory,
+        limits: Limits::default(),
+        policies: PolicyBook::default(),
+        routes: Vec::new(),
+        grace: Duration::from_secs(1),
+        slow_client_timeout: Duration::from_secs(10),
+    })
+    .await
+    .unwrap();
+    let client = Client::new(&server.address().to_string()).unwrap();
+    (server, client)
+}
+
+async fn execute(job: Job<Order>) -> Result<Order, HandlerError> {
+    match job.data.price {
+        0 => Err(HandlerError::last("free", "nothing is free")),
+        13 if job.attempt == 1 => panic!("unlucky"),
+        price => {
+            job.submit_child(Submit::json("mail", &price)?.group("receipt"));
+            Ok(Order {
+                price,
+                status: Some("approved".to_owned()),
+            })
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_take_and_give_types_and_their_children_run() {
+    let (server, client) = server().await;
+    let (stop, stopped) = tokio::sync::watch::channel(());
+    let gone = |mut stopped: tokio::sync::watch::Receiver<()>| async move { drop(stopped.changed().await) };
+    let orders = Worker::new(client.clone(), "orders")
+        .slots(4)
+        .max_jobs(8)
+        .on_group("order", execute);
+    let (sent, mut mails) = tokio::sync::mpsc::channel(64);
+    let mail =
+        Worker::new(client.clone(), "mail")
+            .max_jobs(64)
+            .on_batch("receipt", move |jobs: Vec<Job<i64>>| {
+                let sent = sent.clone();
+                async move {
+                    for job in &jobs {
+                        sent.send(job.data).await?;
+                    }
+                    Ok::<Outcomes<()>, HandlerError>(jobs.iter().map(|job| (job.id, Ok(()))).collect())
+                }
+            });
+    let orders = tokio::spawn(orders.run_until(gone(stopped.clone())));
+    let mail = tokio::spawn(mail.run_until(gone(stopped)));
+    let mut callers = JoinSet::new();
+    for price in 0..40 {
+        let order = Order { price, status: None };
+        let submit = Submit::json("orders", &order).unwrap().group("order");
+        let client = client.clone();
+        callers.spawn(async move { (price, client.submit_and_wait(submit, PATIENCE).await.unwrap()) });
+    }
+    while let Some(called) = callers.join_next().await {
+        let (price, job) = called.unwrap();
+        if price == 0 {
+            assert_eq!(job.status, Status::ProcessedError);
+            assert_eq!(job.error.as_ref().unwrap().code, "free");
+            continue;
+        }
+        let order: Order = job.result_as().unwrap();
+        assert_eq!((order.price, order.status.as_deref()), (price, Some("approved")));
+        assert_eq!(job.attempts, if price == 13 { 2 } else { 1 });
+        assert_eq!(job.children, 1);
+    }
+    let mut mailed = Vec::new();
+    while mailed.len() < 39 {
+        mailed.push(mails.recv().await.unwrap());
+    }
+    mailed.sort_unstable();
+    assert_eq!(mailed, (1..40).collect::<Vec<_>>());
+    drop(stop);
+    orders.await.unwrap().unwrap();
+    mail.await.unwrap().unwrap();
+    server.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn what_a_stopping_worker_gives_back_the_next_one_takes() {
+    let (server, client) = server().await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let submit = Submit::json("orders", &number).unwrap();
+        ids.push(client.submit(submit).await.unwrap().job.id);
+    }
+    let (begun, stop) = oneshot::channel();
+    let begun = Arc::new(std::sync::Mutex::new(Some(begun)));
+    let go_on = Arc::new(Notify::new());
+    let finish = Arc::clone(&go_on);
+    let first = Worker::new(client.clone(), "orders")
+        .name("first")
+        .max_jobs(64)
+        .on_group("default", move |job: Job<i64>| {
+            let begun = begun.lock().unwrap().take();
+            let go_on = Arc::clone(&go_on);
+            async move {
+                if let Some(begun) = begun {
+                    begun.send(()).unwrap();
+                }
+                go_on.notified().await;
+                Ok::<_, HandlerError>(("first", job.data))
+            }
+        });
+    first
+        .run_until(async move {
+            stop.await.unwrap();
+            // Nothing else runs on this thread before the worker has begun to stop.
+            finish.notify_one();
+        })
+        .await
+        .unwrap();
+    let mut left = Vec::new();
+    for id in &ids {
+        let job = client.get(*id).await.unwrap();
+        if job.status != Status::ProcessedOk {
+            assert_eq!((job.state, job.attempts, job.crashes), (State::Queued, 0, 0));
+            left.push(*id);
+        }
+    }
+    assert_eq!(left.len(), 5);
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let second = Worker::new(client.clone(), "orders")
+        .name("second")
+        .on_group("default", async |job: Job<i64>| Ok(("second", job.data)));
+    let second = tokio::spawn(second.run_until(async { drop(stopped.await) }));
+    for id in left {
+        let job = client.get_and_wait(id, PATIENCE).await.unwrap();
+        let (by, _): (String, i64) = job.result_as().unwrap();
+        assert_eq!(by, "second");
+        assert_eq!(job.attempts, 1);
+    }
+    drop(stop);
+    second.await.unwrap().unwrap();
+    server.stop(Duration::from_secs(1)).await;
+}
