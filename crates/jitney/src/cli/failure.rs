@@ -90,6 +90,9 @@ impl From<Error> for Failure {
             }
             Error::TimedOut { id, .. } => Self::new(Exit::TimedOut, error.to_string())
                 .hint(format!("look again with `jitney job get {id} --wait 30s`")),
+            Error::Accepted { id, .. } => Self::new(Exit::Unreachable, error.to_string()).hint(format!(
+                "the job goes on; look again with `jitney job get {id} --wait 30s`"
+            )),
             Error::Protocol { .. } => Self::new(Exit::Unreachable, error.to_string())
                 .hint("is it a jitney server? --url or JITNEY_URL says where it is"),
             Error::Invalid { .. } => Self::usage(error.to_string()),

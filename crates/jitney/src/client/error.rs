@@ -33,6 +33,14 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
+    /// The job was accepted, and then waiting for it failed. The job goes on; wait again by its id.
+    #[error("job `{id}` was accepted, but its outcome could not be read: {source}")]
+    Accepted {
+        /// The job.
+        id: JobId,
+        /// What failed.
+        source: Box<Self>,
+    },
     /// The answer is not one that a jitney server gives: a proxy's, or a bug. The request may have taken
     /// effect.
     #[error("the answer is not one of jitney's: {detail}")]
@@ -126,7 +134,7 @@ impl Error {
             Self::Refused(problem) => problem.retry != Retry::OnlyWithIdempotencyKey,
             Self::Unreachable { sent, .. } => !sent,
             Self::Invalid { .. } => true,
-            Self::TimedOut { .. } | Self::Protocol { .. } => false,
+            Self::TimedOut { .. } | Self::Accepted { .. } | Self::Protocol { .. } => false,
         }
     }
 }

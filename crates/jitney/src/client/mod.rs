@@ -194,14 +194,23 @@ impl Client {
     /// Submits a job and comes back when it has ended, whatever its outcome.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] if it has not ended after `timeout`: it has an id by then, and goes on. Any
-    /// other: the job may not have been accepted.
+    /// [`Error::TimedOut`] if it has not ended after `timeout`, [`Error::Accepted`] if the server could not be
+    /// asked any more: it has an id by then, and goes on. Any other: the job may not have been accepted.
     pub async fn submit_and_wait(&self, submit: Submit, timeout: Duration) -> Result<Job, Error> {
         let start = Instant::now();
         let until = start + timeout.max(self.shared.retries.total);
         let piece = timeout.min(WAIT_PIECE);
         let submitted = self.send_submit(&self.keyed(submit), Some(piece), until).await?;
-        self.wait_on(submitted.job, start, timeout).await
+        let id = submitted.job.id;
+        match self.wait_on(submitted.job, start, timeout).await {
+            Err(error @ Error::TimedOut { .. }) => Err(error),
+            // Not as it is: what it says of its own request would be taken for the submit's.
+            Err(error) => Err(Error::Accepted {
+                id,
+                source: Box::new(error),
+            }),
+            ended => ended,
+        }
     }
 
     /// Reads a job.

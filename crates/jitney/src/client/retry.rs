@@ -80,7 +80,7 @@ fn worth(error: &Error, repeatable: bool) -> Option<Option<Duration>> {
         Error::Unreachable { sent: true, .. } => repeatable.then_some(None),
         // A gateway that cannot reach the server says so in its own words.
         Error::Protocol { server_fault, .. } => (*server_fault && repeatable).then_some(None),
-        Error::TimedOut { .. } | Error::Invalid { .. } => None,
+        Error::TimedOut { .. } | Error::Accepted { .. } | Error::Invalid { .. } => None,
     }
 }
 

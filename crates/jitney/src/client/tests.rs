@@ -76,6 +76,21 @@ async fn two_submits_have_two_keys_and_an_id_needs_none() {
     assert_eq!(asked[3].header("idempotency-key"), Some("mine"));
 }
 
+/// A server that stopped answered a waiting caller early; the next read found nobody, and the error said that
+/// nothing had happened. A caller that believed it submitted a second job.
+#[tokio::test]
+async fn a_wait_that_breaks_off_after_the_job_was_accepted_says_so() {
+    let server = ScriptedServer::answering(vec![ok("submitted"), problem("unknown_job", "no", "")]).await;
+    let client = quick(&server).build().unwrap();
+    let error = client.submit_and_wait(order(), Duration::from_secs(5)).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(&error, Error::Accepted { id, .. } if id.to_string() == ID),
+        "{error:?}"
+    );
+    assert!(!error.took_no_effect());
+}
+
 #[tokio::test]
 async fn without_a_key_a_lost_answer_is_the_callers_affair() {
     let server = ScriptedServer::answering(vec![None, ok("submitted")]).await;

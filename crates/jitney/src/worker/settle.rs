@@ -322,7 +322,10 @@ impl Settler {
                     return Err(GaveUp);
                 }
                 Error::Refused(problem) if problem.retry != Retry::No => problem.retry_after,
-                Error::Refused(_) | Error::Invalid { .. } | Error::TimedOut { .. } => {
+                Error::Refused(_)
+                | Error::Invalid { .. }
+                | Error::TimedOut { .. }
+                | Error::Accepted { .. } => {
                     warn!(lease = %self.lease, %error, "settle refused");
                     return Ok(None);
                 }
