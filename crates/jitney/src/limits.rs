@@ -23,7 +23,7 @@ pub struct Limits {
     pub wait_max: Duration,
     /// Bytes on disk at which new work is refused. `None`: 80 % of the disk, found at start.
     pub log_bytes_max: Option<u64>,
-    /// Idempotency keys in memory. 4M: about 200 MB.
+    /// Idempotency keys and client ids in memory. 4M: about 600 MB.
     pub keys_max: u64,
     /// Finished jobs that stay readable. 10M.
     pub results_max: u64,

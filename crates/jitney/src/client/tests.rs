@@ -33,10 +33,11 @@ fn order() -> Submit {
 }
 
 fn quick(server: &ScriptedServer) -> Builder {
-    Client::builder(&server.url).retries(Retries {
+    let retries = Retries {
         first_pause: Duration::from_millis(2),
         ..Retries::default()
-    })
+    };
+    Client::builder(&server.url).retries(retries).own_keys(true)
 }
 
 #[tokio::test]
@@ -62,7 +63,7 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
 #[tokio::test]
 async fn two_submits_have_two_keys_and_an_id_needs_none() {
     let server = ScriptedServer::start(|_| async { ok("submitted") }).await;
-    let client = Client::new(&server.url).unwrap();
+    let client = quick(&server).build().unwrap();
     client.submit(order()).await.unwrap();
     client.submit(order()).await.unwrap();
     client.submit(order().id(parse_id(ID).unwrap())).await.unwrap();
@@ -94,7 +95,7 @@ async fn a_wait_that_breaks_off_after_the_job_was_accepted_says_so() {
 #[tokio::test]
 async fn without_a_key_a_lost_answer_is_the_callers_affair() {
     let server = ScriptedServer::answering(vec![None, ok("submitted")]).await;
-    let client = quick(&server).own_keys(false).build().unwrap();
+    let client = Client::new(&server.url).unwrap();
     let error = client.submit(order()).await.unwrap_err();
     assert!(
         matches!(error, Error::Unreachable { sent: true, .. }),
