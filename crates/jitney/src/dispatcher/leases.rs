@@ -222,17 +222,15 @@ impl Dispatcher {
 
     /// The job cannot come back to the lease of its last token any more.
     pub(super) fn close_member(&mut self, slot: u32, settled: bool) {
-        let Some(tried) = &self.jobs[slot].tried else {
-            return;
-        };
+        let job = &self.jobs[slot];
+        let Some(tried) = &job.tried else { return };
         let Some(token) = tried.last else { return };
         let Some(lease) = self.leases.get_mut(&token) else {
             return;
         };
-        let Some(member) = lease.members.get_mut(tried.seat) else {
-            return;
-        };
-        if member.open {
+        // A lease restored after a restart has only some of its jobs, so a job may have no seat in it.
+        let member = lease.members.get_mut(tried.seat);
+        if let Some(member) = member.filter(|member| member.job == job.id && member.open) {
             member.open = false;
             member.settled = settled;
             lease.open -= 1;

@@ -29,6 +29,8 @@ pub(super) struct Watch {
     /// Changes that were decided and neither written nor failed, per job, in order.
     pending: BTreeMap<JobId, Vec<Change>>,
     running_before: BTreeSet<JobId>,
+    /// Jobs handed out for the first time in this step.
+    first: BTreeSet<JobId>,
     stalled: bool,
     draining: bool,
 }
@@ -40,6 +42,7 @@ impl Watch {
     }
 
     pub(super) fn before(&mut self, dispatcher: &Dispatcher, event: &Event) {
+        self.first.clear();
         let running = |id: &&JobId| matches!(dispatcher.job(**id), Some(job) if job.state == State::Running);
         self.running_before = self.jobs.keys().filter(running).copied().collect();
         match event {
@@ -195,7 +198,9 @@ impl Watch {
                     known.token.is_none_or(|token| token < grant.token),
                     "2: tokens only grow"
                 );
-                known.token = Some(grant.token);
+                if known.token.replace(grant.token).is_none() {
+                    self.first.insert(job.id);
+                }
             }
         }
         if !repeated {
@@ -284,10 +289,12 @@ impl Watch {
     fn order(&self, dispatcher: &Dispatcher, book: &PolicyBook) {
         let mut youngest_gone: BTreeMap<(Processor, Priority, Option<Group>), u64> = BTreeMap::new();
         let calm = |(_, job): &(&JobId, &Known)| !job.deferred;
-        for (id, job) in self.jobs.iter().filter(calm) {
-            if self.running_before.contains(id) || job.token.is_none() {
-                continue;
-            }
+        for (id, job) in self
+            .jobs
+            .iter()
+            .filter(calm)
+            .filter(|(id, _)| self.first.contains(id))
+        {
             let queue = (
                 job.arrival.processor.clone(),
                 job.arrival.priority,

@@ -343,6 +343,41 @@ fn a_delivered_lease_survives_the_restart_with_a_full_term() {
     assert_eq!(verdicts(&decided), [Some(Verdict::Applied); 2]);
 }
 
+/// A job that its lease had sent back before the restart was taken for the lease's first member, so that its
+/// next grant made the restored lease forget a job that it held.
+#[test]
+fn a_job_that_went_back_before_the_restart_has_no_seat_in_the_restored_lease() {
+    let before = Token { epoch: 2, ..token(5) };
+    let mut desk = Desk::new();
+    for (n, spent) in [(1, true), (2, false)] {
+        let past = Past {
+            deliveries: 1,
+            last_token: Some(before),
+            spent,
+            ..Past::default()
+        };
+        let job = Arrival {
+            recovered: Some(past),
+            ..arrival(n, Realtime)
+        };
+        desk.step(Event::Arrived(job));
+    }
+    desk.step(Event::Recovered(RecoveredLease {
+        token: before,
+        processor: orders(),
+        worker: "w".to_owned(),
+        in_process: false,
+        request_id: None,
+        term_ms: 30_000,
+        granted: WallMs(9),
+        delivered: true,
+        jobs: vec![id(2)],
+    }));
+    assert_eq!(numbers(&desk.lease()), [1]);
+    assert_eq!(desk.extend(before).term, Some(TERM));
+    assert_eq!(desk.state(2), Some(State::Running));
+}
+
 #[test]
 fn an_undelivered_lease_returns_at_the_restart_and_its_token_stays_good() {
     let (mut desk, before) = recovered(false, false);

@@ -12,10 +12,8 @@ impl Model {
     }
 
     pub(super) fn heard(&mut self, token: Token) {
-        if let Some(lease) = self
-            .lease_mut(token)
-            .filter(|lease| !lease.granting && lease.ends.is_some())
-        {
+        let held = !self.held(token).is_empty();
+        if let Some(lease) = self.lease_mut(token).filter(|lease| held && !lease.granting) {
             lease.delivered = true;
         }
     }
