@@ -307,7 +307,11 @@ fn a_schema_that_cannot_be_used_is_named_with_its_place() {
 fn the_environment_is_checked_like_the_file() {
     let sources = Sources {
         file: Some(PathBuf::from("does-not-exist.toml")),
-        environment: variables(&[("JITNEY_SERVER_JOB_MAX", "2"), ("JITNEY_LISTEN", "8080")]),
+        environment: variables(&[
+            ("JITNEY_SERVER_JOB_MAX", "2"),
+            ("JITNEY_LISTEN", "8080"),
+            ("JITNEY_JOBZ_MAX", "3"),
+        ]),
         flags: vec![Flag {
             name: "--bus",
             key: "bus",
