@@ -508,6 +508,9 @@ mod tests {
             dispatched: 10,
             arrived: 12,
             ended: 8,
+            rate_in: 2.0,
+            rate_out: 1.0,
+            predicted_wait: None,
         }
     }
 

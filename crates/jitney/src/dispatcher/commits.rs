@@ -178,7 +178,9 @@ impl Dispatcher {
         let now = self.now.mono;
         let processor = self.queues[self.jobs[slot].queue].processor;
         self.processors[processor].rate.count(now);
-        self.lane_of(slot).ended += 1;
+        let lane = self.lane_of(slot);
+        lane.ended += 1;
+        lane.rate_out.count(now);
         self.erase(slot);
     }
 }

@@ -310,7 +310,7 @@ pub struct JobStatus {
 }
 
 /// One lane, counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LaneStats {
     /// Whose.
     pub processor: Processor,
@@ -332,4 +332,11 @@ pub struct LaneStats {
     pub arrived: u64,
     /// Jobs ended so far.
     pub ended: u64,
+    /// Jobs that arrive per second, as of late.
+    pub rate_in: f64,
+    /// Jobs that end per second, as of late.
+    pub rate_out: f64,
+    /// How long a job submitted now would wait for its turn, at the rate at which the processor's jobs end;
+    /// `None` if none ended yet.
+    pub predicted_wait: Option<Duration>,
 }

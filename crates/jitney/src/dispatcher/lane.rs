@@ -6,6 +6,7 @@ use crate::clock::Mono;
 use crate::dispatcher::closing::Limits;
 use crate::dispatcher::entry::{Jobs, Order, Place};
 use crate::dispatcher::queue::Cut;
+use crate::dispatcher::rate::Rate;
 use crate::dispatcher::share::Share;
 use crate::job::Group;
 
@@ -28,6 +29,8 @@ pub(super) struct Lane {
     pub(super) dispatched: u64,
     pub(super) arrived: u64,
     pub(super) ended: u64,
+    pub(super) rate_in: Rate,
+    pub(super) rate_out: Rate,
 }
 
 impl Lane {
@@ -43,6 +46,8 @@ impl Lane {
             dispatched: 0,
             arrived: 0,
             ended: 0,
+            rate_in: Rate::NONE,
+            rate_out: Rate::NONE,
         }
     }
 

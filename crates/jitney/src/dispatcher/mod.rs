@@ -189,7 +189,10 @@ impl Dispatcher {
     pub fn lanes(&self) -> Vec<LaneStats> {
         let mut lanes = Vec::with_capacity(self.processors.len() * 3);
         for state in self.by_name.values().map(|&at| &self.processors[at]) {
+            let mut before = 1;
             for (priority, lane) in Priority::ALL.into_iter().zip(&state.lanes) {
+                // What is served before a job that comes now: its own lane, and those above.
+                before += lane.ready;
                 let queued = lane
                     .queues()
                     .filter_map(|queue| self.queues[queue].oldest(&self.jobs));
@@ -205,6 +208,9 @@ impl Dispatcher {
                     dispatched: lane.dispatched,
                     arrived: lane.arrived,
                     ended: lane.ended,
+                    rate_in: lane.rate_in.per_second(self.now.mono),
+                    rate_out: lane.rate_out.per_second(self.now.mono),
+                    predicted_wait: state.rate.time_for(before),
                 });
             }
         }

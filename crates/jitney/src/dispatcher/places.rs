@@ -48,9 +48,11 @@ impl Dispatcher {
             alone: past.is_some_and(|past| past.alone),
             prompt: past.is_some() && wait == 0,
         });
+        let now = self.now.mono;
         let lane = self.lane_of(slot);
         lane.total += 1;
         lane.arrived += 1;
+        lane.rate_in.count(now);
         if wait == 0 {
             self.enqueue(slot);
         } else {

@@ -100,6 +100,13 @@ impl Json {
         self.comma = true;
     }
 
+    /// A number with one decimal.
+    pub(crate) fn tenths(&mut self, number: f64) {
+        self.separate();
+        write!(self.out, "{number:.1}").expect("writing into a vector cannot fail");
+        self.comma = true;
+    }
+
     /// A duration in whole milliseconds.
     pub(crate) fn millis(&mut self, duration: Duration) {
         self.number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));

@@ -84,6 +84,15 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
     json.number(lane.dispatched);
     json.key("ended");
     json.number(lane.ended);
+    json.key("rate_in");
+    json.tenths(lane.rate_in);
+    json.key("rate_out");
+    json.tenths(lane.rate_out);
+    json.key("predicted_wait_ms");
+    match lane.predicted_wait {
+        Some(wait) => json.millis(wait),
+        None => json.null(),
+    }
     json.close();
 }
 

@@ -45,6 +45,9 @@ async fn edge(readiness: Readiness) -> TestEdge {
             dispatched: 10,
             arrived: 12,
             ended: 8,
+            rate_in: 2.04,
+            rate_out: 1.0,
+            predicted_wait: Some(Duration::from_secs(4)),
         }])),
         other => panic!("{other:?}"),
     })
@@ -60,7 +63,7 @@ async fn lanes_are_counted() {
             200,
             json!({"lanes": [{"processor": "orders", "priority": "SLOW", "queued": 3, "scheduled": 0,
                 "running": 2, "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4, "arrived": 12,
-                "dispatched": 10, "ended": 8}]})
+                "dispatched": 10, "ended": 8, "rate_in": 2.0, "rate_out": 1.0, "predicted_wait_ms": 4000}]})
         )
     );
     refused(edge.get("/v1/lanes?processor=x"), 400, "unknown_field", "no").await;
