@@ -131,7 +131,10 @@ impl Error {
     #[must_use]
     pub fn took_no_effect(&self) -> bool {
         match self {
-            Self::Refused(problem) => problem.retry != Retry::OnlyWithIdempotencyKey,
+            // With a key or an id trying again is safe, and what happened is still not known.
+            Self::Refused(problem) => {
+                problem.retry != Retry::OnlyWithIdempotencyKey && problem.code != "outcome_unknown"
+            }
             Self::Unreachable { sent, .. } => !sent,
             Self::Invalid { .. } => true,
             Self::TimedOut { .. } | Self::Accepted { .. } | Self::Protocol { .. } => false,

@@ -93,6 +93,17 @@ async fn a_wait_that_breaks_off_after_the_job_was_accepted_says_so() {
 }
 
 #[tokio::test]
+async fn an_unknown_outcome_is_unknown_also_where_trying_again_is_safe() {
+    let server = ScriptedServer::start(|_| async { problem("outcome_unknown", "safe", "") }).await;
+    let client = Client::builder(&server.url)
+        .retries(Retries::none())
+        .build()
+        .unwrap();
+    let error = client.submit(order().idempotency_key("k")).await.unwrap_err();
+    assert!(!error.took_no_effect(), "{error:?}");
+}
+
+#[tokio::test]
 async fn without_a_key_a_lost_answer_is_the_callers_affair() {
     let server = ScriptedServer::answering(vec![None, ok("submitted")]).await;
     let client = Client::new(&server.url).unwrap();

@@ -374,6 +374,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             Err(AppendError::KeysFull) => Err(Refusal::KeysFull {
                 limit: self.limits.keys_max,
             }),
+            // Nothing was queued: the stop came first.
+            Err(AppendError::Closed) if self.stopping.is_some() => Err(Refusal::Draining),
             Err(AppendError::Closed) => Err(Refusal::OutcomeUnknown),
             Err(AppendError::TooLarge { bytes, limit }) => Err(Refusal::BodyTooLarge { bytes, limit }),
         }

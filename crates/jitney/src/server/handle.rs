@@ -65,6 +65,8 @@ struct Shared {
     calls_max: usize,
     /// Set by the driver's thread once everything pending has been reported.
     ready: AtomicBool,
+    /// Set by the driver's thread when it ends as asked: whatever it has not answered it has not begun.
+    stopped: AtomicBool,
 }
 
 impl Handle {
@@ -75,6 +77,7 @@ impl Handle {
             open_calls: AtomicUsize::new(0),
             calls_max,
             ready: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
@@ -103,8 +106,7 @@ impl Handle {
         let mut gone = GoneGuard { open, armed: true };
         let reply = receiver.await;
         gone.armed = false;
-        // The driver answers every call before it ends, unless a sync failed under it.
-        reply.unwrap_or_else(|_| Reply::refused(Refusal::OutcomeUnknown))
+        reply.unwrap_or_else(|_| Reply::refused(self.unanswered()))
     }
 
     /// Puts new policies in force.
@@ -120,6 +122,22 @@ impl Handle {
     /// The driver takes calls from now on.
     pub fn set_ready(&self) {
         self.shared.ready.store(true, Ordering::Release);
+    }
+
+    /// The driver has ended as it was asked to. Said before its port goes, so that no call that finds the port
+    /// gone can miss it.
+    pub(super) fn set_stopped(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
+    }
+
+    /// What became of a call that the driver left without an answer: it answers every one that it takes
+    /// before it ends as asked; if a sync failed under it, nobody knows.
+    fn unanswered(&self) -> Refusal {
+        if self.shared.stopped.load(Ordering::Acquire) {
+            Refusal::Draining
+        } else {
+            Refusal::OutcomeUnknown
+        }
     }
 
     /// Wakes the driver, so that it looks at its bus.
@@ -198,5 +216,44 @@ impl Drop for GoneGuard {
         if self.armed {
             drop(self.open.shared.messages.send(Message::Gone(self.open.call)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::port::{Inbound, Port};
+    use crate::server::port::{ChannelPort, port};
+
+    async fn left_without_answer(end: impl FnOnce(&Handle, ChannelPort)) -> Answer {
+        let (handle, mut channel) = port(8);
+        handle.set_ready();
+        let caller = handle.clone();
+        let call = tokio::spawn(async move { caller.call(Command::Lanes).await.answer });
+        while channel
+            .take()
+            .is_none_or(|inbound| !matches!(inbound, Inbound::Call(..)))
+        {
+            tokio::task::yield_now().await;
+        }
+        end(&handle, channel);
+        call.await.unwrap()
+    }
+
+    /// Submits that met the very end of a graceful stop heard `outcome_unknown`, so that a caller without a
+    /// key could not try again, though nothing had been done.
+    #[tokio::test]
+    async fn a_call_that_a_stop_left_over_was_refused_and_not_begun() {
+        let answer = left_without_answer(|handle, port| {
+            handle.set_stopped();
+            drop(port);
+        });
+        assert!(matches!(answer.await, Answer::Refused(Refusal::Draining)));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_a_failed_sync_left_over_may_have_been_done() {
+        let answer = left_without_answer(|_, port| drop(port));
+        assert!(matches!(answer.await, Answer::Refused(Refusal::OutcomeUnknown)));
     }
 }

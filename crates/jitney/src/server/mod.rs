@@ -244,6 +244,9 @@ impl DriverThread {
                     driver.port().wait(timeout);
                 }
                 Turn::Ended(how) => {
+                    if how == Ended::Stopped {
+                        self.handle.set_stopped();
+                    }
                     // The bus is dropped, its threads joined and the directory unlocked, before anyone hears.
                     drop(driver);
                     ended.send_replace(Some(how));
