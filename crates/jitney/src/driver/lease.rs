@@ -40,10 +40,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let settles = std::mem::take(&mut lease.settle);
         let settled = settles.iter().map(|_| None).collect();
         self.leases.calls.insert(call, LeaseCall { settled, lease });
+        if settles.is_empty() {
+            return self.poll_if_settled(call);
+        }
+        // The last of them to be answered polls.
         for (index, settle) in settles.into_iter().enumerate() {
             self.begin_settle(settle, ReplyTo::Lease { call, index });
         }
-        self.poll_if_settled(call);
     }
 
     /// A settle of a lease call is answered.

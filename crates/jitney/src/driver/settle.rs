@@ -62,7 +62,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let request = RequestId(u64::MAX - self.settling.last);
         let event = match &mut body {
             SettleBody::Outcomes { outcomes, last } => {
-                self.refuse_excess_children(outcomes);
+                // A job whose children find no room stays leased, to be settled again: so does its lease.
+                let stays = self.refuse_excess_children(outcomes);
                 let outcomes = outcomes
                     .iter()
                     .map(|outcome| (outcome.id, report(outcome)))
@@ -73,7 +74,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                     outcomes,
                     failed: false,
                     crashed: false,
-                    last: *last,
+                    last: *last && !stays,
                 }
             }
             SettleBody::Failed { crashed, .. } => {
@@ -99,8 +100,10 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         self.step(Event::Settle(event));
     }
 
-    /// Children may take the queue a little over its limit; beyond that their outcome is refused.
-    fn refuse_excess_children(&self, outcomes: &mut [JobOutcome]) {
+    /// Children may take the queue a little over its limit; beyond that their outcome is refused. Says whether
+    /// one was.
+    fn refuse_excess_children(&self, outcomes: &mut [JobOutcome]) -> bool {
+        let mut full = false;
         let limit = self
             .limits
             .jobs_max
@@ -117,12 +120,14 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 .find_map(|child| self.admit_processor(&child.processor).err());
             if unsettled.saturating_add(more) > limit {
                 outcome.said = Err(self.queue_full("jobs_max", self.limits.jobs_max, &first.processor));
+                full = true;
             } else if let Some(refusal) = stranger {
                 outcome.said = Err(refusal);
             } else {
                 unsettled += more;
             }
         }
+        full
     }
 
     pub(super) fn on_unknown_lease(&mut self, request: RequestId) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jitney::driver::Ended;
 use jitney::driver::port::Command;
 use jitney::driver::refusal::Refusal;
-use jitney::job::{JobId, State, Status};
+use jitney::job::{JobId, State, Status, Token};
 
 use crate::harness::{Faulty, Harness, Restarts, Step, limits};
 use crate::node::Node;
@@ -304,4 +304,43 @@ fn with_id(job: Job) -> Job {
 
 fn with_key(job: Job) -> Job {
     job.with_idempotency_key(9)
+}
+
+/// Children that would take the queue far over its limit are refused with their outcome: the job stays leased, and
+/// the lease with it, whatever the settle says of its end.
+pub(crate) fn a_job_whose_children_find_no_room_stays_leased<H: Harness>() {
+    let mut node = Node::<H>::start_limited(|limits| limits.jobs_max = 1);
+    let id = node.submit(job("1"));
+    let batch = node.lease_one(worker("w"));
+    let two = || settle(batch.token, vec![ok_with_children(id, "1", &["2", "3"])]);
+    assert_eq!(node.settle(two()), ["queue_full"]);
+    let (_, lost) = node.extend(batch.token).expect("the lease goes on");
+    assert_eq!(lost, []);
+    // Nothing was counted: the try is still the first.
+    assert_eq!(node.get(id).unwrap().attempts, 0);
+    assert_eq!(node.settle(settle(batch.token, vec![ok(id, "1")])), ["applied"]);
+}
+
+/// A poll whose settles are all answered at once asks once: it takes one batch, not two.
+pub(crate) fn a_poll_that_settles_what_is_unknown_takes_one_batch<H: Harness>() {
+    let mut node = Node::<H>::start();
+    let token = Token {
+        node: 1,
+        epoch: 1,
+        sequence: 1,
+    };
+    let poll = node.poll(
+        worker("w")
+            .max_jobs(1)
+            .wait(seconds(10))
+            .settling(vec![settle(token, Vec::new())]),
+    );
+    node.submit(job("1"));
+    node.submit(job("2"));
+    assert_eq!(node.leased(poll).expect("the first job came").batches.len(), 1);
+    let other = node.lease_one(worker("other").max_jobs(1));
+    assert_eq!(
+        other.jobs[0].delivery, 1,
+        "nobody was given the second job before"
+    );
 }

@@ -66,7 +66,9 @@ macro_rules! every_bus {
                 c40_the_same_submit_twice_is_one_job
                 c40_a_repeat_that_meets_its_first_in_flight_shares_its_fate
                 c40_a_key_is_forgotten_when_its_time_is_over
-                children_come_with_their_parents_outcome;
+                children_come_with_their_parents_outcome
+                a_job_whose_children_find_no_room_stays_leased
+                a_poll_that_settles_what_is_unknown_takes_one_batch;
         }
     };
 }

@@ -53,12 +53,23 @@ impl<H: Harness> Node<H> {
 
     /// A node with these policies, ready.
     pub(crate) fn start_with(policies: PolicyBook) -> Self {
+        Self::start_bounded(policies, limits())
+    }
+
+    /// A node with the default policies and tighter limits, ready. What the bus itself bounds stays as it is.
+    pub(crate) fn start_limited(tighten: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = limits();
+        tighten(&mut limits);
+        Self::start_bounded(PolicyBook::default(), limits)
+    }
+
+    fn start_bounded(policies: PolicyBook, limits: Limits) -> Self {
         let mut node = Self {
             harness: H::new(),
             driver: None,
             clock: ManualClock::new(),
             port: ScriptedPort::default(),
-            limits: limits(),
+            limits,
             policies,
             boots: 0,
             calls: 0,
