@@ -216,8 +216,8 @@ pub struct JobView {
     pub parent: Option<JobId>,
     /// How many jobs its outcome made.
     pub children: u32,
-    /// When it was accepted.
-    pub submitted_at: WallMs,
+    /// When it was accepted; `None` where only its end is still known.
+    pub submitted_at: Option<WallMs>,
     /// When it ended.
     pub finished_at: Option<WallMs>,
     /// What the handler gave back.

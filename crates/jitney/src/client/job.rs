@@ -122,8 +122,8 @@ struct Wire {
     parent: Option<JobId>,
     #[serde(default)]
     children: u32,
-    #[serde(deserialize_with = "wire::time")]
-    submitted_at: WallMs,
+    #[serde(default, deserialize_with = "wire::maybe_time")]
+    submitted_at: Option<WallMs>,
     #[serde(default, deserialize_with = "wire::maybe_time")]
     finished_at: Option<WallMs>,
     #[serde(default, deserialize_with = "wire::present")]
@@ -258,7 +258,7 @@ mod tests {
             &job.result.as_ref().unwrap().bytes[..],
             br#"{"b":1.0,  "a":1e400}"#
         );
-        assert_eq!(job.finished_at.unwrap().0 - job.submitted_at.0, 2);
+        assert_eq!(job.finished_at.unwrap().0 - job.submitted_at.unwrap().0, 2);
         assert!(job.has_ended());
         assert_eq!(job.json(), DONE);
     }

@@ -64,11 +64,6 @@ pub(super) fn write_id<S: Serializer>(id: &JobId, serializer: S) -> Result<S::Ok
     serializer.collect_str(id)
 }
 
-/// A time in an answer.
-pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WallMs, D::Error> {
-    maybe_time(deserializer)?.ok_or_else(|| serde::de::Error::custom("a time is missing"))
-}
-
 /// A time in an answer, or none.
 pub(super) fn maybe_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WallMs>, D::Error> {
     let Some(text) = Option::<std::borrow::Cow<'de, str>>::deserialize(deserializer)? else {

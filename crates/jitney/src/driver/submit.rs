@@ -191,7 +191,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 Some(wait) if self.stopping.is_none() => {
                     self.wait_for(call, id, wait, Asked::Submit { replayed });
                 }
-                _ => self.answer_submit(call, view::accepted(id, &submit, accepted), replayed),
+                _ => self.answer_submit(call, view::accepted(id, &submit, Some(accepted)), replayed),
             }
         }
     }

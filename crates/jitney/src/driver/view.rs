@@ -13,7 +13,7 @@ use crate::dispatcher::event::{GrantedJob, JobStatus};
 use crate::job::{End, Group, JobError, JobId, JobView, Payload, Processor, Reason, State, Status};
 
 /// A job that was accepted just now.
-pub(super) fn accepted(id: JobId, job: &NewJob, submitted_at: WallMs) -> JobView {
+pub(super) fn accepted(id: JobId, job: &NewJob, submitted_at: Option<WallMs>) -> JobView {
     JobView {
         id,
         processor: job.processor.clone(),
@@ -59,7 +59,7 @@ pub(super) fn stored(job: &StoredJob, status: Option<JobStatus>) -> Result<JobVi
         started_at: status.started,
         parent: submit.parent.map(|(parent, _)| parent),
         children: 0,
-        submitted_at: submit.accepted,
+        submitted_at: Some(submit.accepted),
         finished_at: None,
         result: None,
         result_expired: false,
@@ -88,7 +88,7 @@ pub(super) fn stored(job: &StoredJob, status: Option<JobStatus>) -> Result<JobVi
 
 /// A finished job whose result had to give way. What the repeat says of itself is what the first said.
 pub(super) fn expired(id: JobId, repeat: &NewJob, end: End, reason: Option<Reason>) -> JobView {
-    let mut view = accepted(id, repeat, WallMs::default());
+    let mut view = accepted(id, repeat, None);
     view.status = end.into();
     view.state = end_state(reason);
     view.reason = reason;

@@ -62,8 +62,7 @@ pub(crate) fn job_fields(json: &mut Json, job: &JobView) {
     json.key("children");
     json.number(u64::from(job.children));
     json.key("submitted_at");
-    // Of a job whose result gave way only the end is known.
-    json.time_or_null((!job.result_expired).then_some(job.submitted_at));
+    json.time_or_null(job.submitted_at);
     json.key("started_at");
     json.time_or_null(job.started_at);
     json.key("finished_at");

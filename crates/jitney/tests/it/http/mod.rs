@@ -237,7 +237,7 @@ fn job(submit: &Submit) -> JobView {
         started_at: None,
         parent: None,
         children: 0,
-        submitted_at: WallMs(1_700_000_000_250),
+        submitted_at: Some(WallMs(1_700_000_000_250)),
         finished_at: None,
         result: None,
         result_expired: false,
