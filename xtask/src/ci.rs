@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::step::{Steps, cargo, say, succeeds};
-use crate::tidy;
+use crate::{crash, tidy};
 
 /// Any newer cargo-deny reads our deny.toml too; this one is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -40,6 +40,7 @@ pub(crate) fn run(root: &Path) -> Result<bool> {
     });
     steps.run("deny", || deny(root));
     test_steps(root, &mut steps);
+    steps.run("crash", || crash::bounded(root));
     Ok(steps.finish())
 }
 

@@ -1,6 +1,7 @@
 //! The tasks of this repository. `cargo xtask` without arguments lists them.
 
 mod ci;
+mod crash;
 mod step;
 mod tidy;
 
@@ -13,7 +14,8 @@ const USAGE: &str = "\
 cargo xtask test    builds and runs every fast test: the one command to begin with
 cargo xtask tidy    checks what the compiler cannot: sizes, dependency directions, bans, links
 cargo xtask ci      everything that a change must pass, in the order of .ci/run
-cargo xtask sim     runs the simulator with the arguments that follow";
+cargo xtask sim     runs the simulator with the arguments that follow
+cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,6 +41,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "test" => no_more(rest).and_then(|()| ci::test(&root)),
         "ci" => no_more(rest).and_then(|()| ci::run(&root)),
         "sim" => ci::sim(&root, rest),
+        "crash" => crash::run(&root, rest),
         "help" | "--help" | "-h" => {
             step::say(USAGE);
             Ok(true)

@@ -1,0 +1,229 @@
+//! The history, put together by job, call and lease.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::history::{Event, Line, Outcome, Said, Submit, Verdict, View};
+use crate::order::{self, Order, Plan, STEADY};
+
+/// A call of a process.
+pub(super) type Call<'a> = (&'a str, u64);
+
+/// All that is known, by what it is about.
+#[derive(Debug, Default)]
+pub(super) struct Evidence<'a> {
+    /// What was submitted, by its number; child jobs too.
+    pub(super) jobs: HashMap<u64, Known>,
+    pub(super) submits: HashMap<Call<'a>, &'a Submit>,
+    /// The id that was read, and whether it must have ended.
+    pub(super) reads: HashMap<Call<'a>, (&'a str, bool)>,
+    /// When each call was made.
+    pub(super) begun: HashMap<Call<'a>, u64>,
+    pub(super) answers: Vec<Answer<'a>>,
+    pub(super) failures: Vec<(Call<'a>, &'a str)>,
+    /// How many answers each call had.
+    pub(super) answered: HashMap<Call<'a>, u32>,
+    /// The poll that each lease was given to, and the jobs in it.
+    pub(super) leases: HashMap<&'a str, Lease<'a>>,
+    /// Leases that were given to two polls.
+    pub(super) repeated: Vec<(&'a str, String)>,
+    pub(super) deliveries: Vec<Delivery<'a>>,
+    pub(super) settles: HashMap<Call<'a>, Settle<'a>>,
+    pub(super) verdicts: Vec<Spoken<'a>>,
+    polls: HashMap<Call<'a>, &'a str>,
+}
+
+/// A job as it was submitted.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) hash: u64,
+    pub(super) plan: Plan,
+    pub(super) processor: String,
+    /// The parent's number, of a child.
+    pub(super) parent: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) at: u64,
+    pub(super) call: Call<'a>,
+    pub(super) job: &'a View,
+}
+
+#[derive(Debug)]
+pub(super) struct Lease<'a> {
+    worker: &'a str,
+    request: &'a str,
+    pub(super) jobs: BTreeSet<&'a str>,
+}
+
+#[derive(Debug)]
+pub(super) struct Delivery<'a> {
+    pub(super) id: &'a str,
+    pub(super) n: u64,
+    pub(super) hash: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Settle<'a> {
+    pub(super) at: u64,
+    pub(super) lease: &'a str,
+    pub(super) said: &'a [Said],
+}
+
+/// One verdict of the server.
+#[derive(Debug)]
+pub(super) struct Spoken<'a> {
+    pub(super) at: u64,
+    pub(super) call: Call<'a>,
+    pub(super) verdict: &'a Verdict,
+}
+
+impl Settle<'_> {
+    pub(super) fn says(&self, id: &str) -> Option<Outcome> {
+        self.said.iter().find(|said| said.id == id).map(|said| said.of)
+    }
+}
+
+impl<'a> Evidence<'a> {
+    pub(super) fn of(lines: &'a [Line]) -> Self {
+        let mut evidence = Self::default();
+        for line in lines {
+            evidence.take(line);
+        }
+        evidence
+    }
+
+    /// The ids of all jobs that were acknowledged or handed out.
+    pub(super) fn ids(&self) -> BTreeSet<&'a str> {
+        let acknowledged = self.answers.iter().map(|answer| answer.job.id.as_str());
+        let delivered = self.deliveries.iter().map(|delivery| delivery.id);
+        acknowledged.chain(delivered).collect()
+    }
+
+    /// The number of each job, as the answers and the deliveries show it; more than one is a finding.
+    pub(super) fn numbers(&self) -> BTreeMap<&'a str, BTreeSet<u64>> {
+        let mut numbers: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            numbers.entry(delivery.id).or_default().insert(delivery.n);
+        }
+        for answer in &self.answers {
+            let of = self.submits.get(&answer.call).filter(|submit| !submit.clash);
+            let all = numbers.entry(&answer.job.id).or_default();
+            all.extend(of.map(|submit| submit.n).into_iter().chain(answer.job.n));
+        }
+        numbers
+    }
+
+    fn take(&mut self, line: &'a Line) {
+        let by = line.by.as_str();
+        match &line.event {
+            Event::Submit(submit) => {
+                self.begun.insert((by, submit.call), line.at);
+                self.submits.insert((by, submit.call), submit);
+                if !submit.clash {
+                    self.submitted(submit);
+                }
+            }
+            Event::Read { call, id, last } => {
+                self.begun.insert((by, *call), line.at);
+                self.reads.insert((by, *call), (id, *last));
+            }
+            Event::Answer { call, job } => {
+                self.answer((by, *call));
+                self.answers.push(Answer {
+                    at: line.at,
+                    call: (by, *call),
+                    job,
+                });
+            }
+            Event::Failed { call, code, .. } => {
+                self.answer((by, *call));
+                self.failures.push(((by, *call), code));
+            }
+            Event::Poll { call, request } => {
+                self.begun.insert((by, *call), line.at);
+                self.polls.insert((by, *call), request);
+            }
+            Event::Leased { call, batches } => {
+                self.answer((by, *call));
+                let request = self.polls.get(&(by, *call)).copied().unwrap_or_default();
+                for batch in batches {
+                    self.leased(by, request, &batch.lease);
+                    for (id, n, hash, _) in &batch.jobs {
+                        self.delivered(&batch.lease, id, *n, *hash);
+                    }
+                }
+            }
+            Event::Settle { call, lease, said } => {
+                self.begun.insert((by, *call), line.at);
+                let settle = Settle {
+                    at: line.at,
+                    lease,
+                    said,
+                };
+                self.settles.insert((by, *call), settle);
+            }
+            Event::Settled { call, verdicts } => {
+                self.answer((by, *call));
+                self.verdicts.extend(verdicts.iter().map(|verdict| Spoken {
+                    at: line.at,
+                    call: (by, *call),
+                    verdict,
+                }));
+            }
+            Event::Note { .. } => {}
+        }
+    }
+
+    fn answer(&mut self, call: Call<'a>) {
+        *self.answered.entry(call).or_default() += 1;
+    }
+
+    fn submitted(&mut self, submit: &Submit) {
+        let known = Known {
+            hash: submit.hash,
+            plan: submit.plan,
+            processor: submit.processor.clone(),
+            parent: None,
+        };
+        if self.jobs.insert(submit.n, known).is_some() {
+            return;
+        }
+        let order = Order {
+            n: submit.n,
+            plan: submit.plan,
+            pad: String::new(),
+        };
+        for child in order.children() {
+            let known = Known {
+                hash: order::hash(child.json().get().as_bytes()),
+                plan: child.plan,
+                processor: STEADY.to_owned(),
+                parent: Some(submit.n),
+            };
+            self.jobs.insert(child.n, known);
+        }
+    }
+
+    fn leased(&mut self, worker: &'a str, request: &'a str, lease: &'a str) {
+        let first = self.leases.entry(lease).or_insert_with(|| Lease {
+            worker,
+            request,
+            jobs: BTreeSet::new(),
+        });
+        if (first.worker, first.request) != (worker, request) {
+            let text = format!(
+                "given to `{}` for `{}` and to `{worker}` for `{request}`",
+                first.worker, first.request
+            );
+            self.repeated.push((lease, text));
+        }
+    }
+
+    fn delivered(&mut self, lease: &'a str, id: &'a str, n: u64, hash: u64) {
+        if let Some(held) = self.leases.get_mut(lease) {
+            held.jobs.insert(id);
+        }
+        self.deliveries.push(Delivery { id, n, hash });
+    }
+}

@@ -1,0 +1,165 @@
+//! The crash test: the real server and real workers as processes, killed at random moments under load, and a
+//! checker over the recorded history. `cargo xtask crash --rounds N` builds and runs it; docs/durability.md.
+//!
+//! The plan of a run follows from its seed. The moments do not: real processes are scheduled by a real machine.
+
+mod callers;
+mod checker;
+mod history;
+mod order;
+mod report;
+mod rng;
+mod rounds;
+mod server;
+mod worker;
+mod workers;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use jitney::entropy::random_u64;
+use tokio::signal::unix::{SignalKind, signal};
+
+use server::Place;
+use workers::WORKER;
+
+const USAGE: &str = "crash --jitney PATH [--rounds N] [--seed S]";
+
+/// What a run is started with.
+#[derive(Debug)]
+struct Options {
+    rounds: u32,
+    seed: u64,
+    jitney: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let ended = match arguments.split_first() {
+        Some((first, rest)) if first == WORKER => work(rest).await.map(|()| true),
+        _ => crash(&arguments).await,
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("crash: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work(arguments: &[String]) -> Result<()> {
+    let [name, manners, seed] = arguments else {
+        bail!("a worker is started by the crash test, not by hand");
+    };
+    let options = worker::Options {
+        name: name.clone(),
+        manners: manners.clone(),
+        seed: seed.parse()?,
+    };
+    worker::run(options).await
+}
+
+/// Whether all checks passed. Whatever happens, every process is ended first: they end when they are dropped.
+async fn crash(arguments: &[String]) -> Result<bool> {
+    let options = parse(arguments)?;
+    say(&format!(
+        "crash: {} rounds, seed {}",
+        options.rounds, options.seed
+    ));
+    let mut directory = tempfile::Builder::new().prefix("jitney-crash-").tempdir()?;
+    let place = Place {
+        directory: directory.path().to_owned(),
+        jitney: options.jitney,
+    };
+    let mut terminated = signal(SignalKind::terminate())?;
+    let run = tokio::select! {
+        run = rounds::run(&place, options.rounds, options.seed) => run,
+        _ = terminated.recv() => bail!("terminated"),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
+    let passed = run.map(|(lines, figures)| {
+        let verdict = checker::check(&lines);
+        say(&report::table(options.rounds, &figures, &verdict));
+        if !verdict.findings.is_empty() {
+            say(&report::stories(&lines, &verdict));
+        }
+        say(&report::closing(&verdict));
+        verdict.findings.is_empty()
+    });
+    if !matches!(passed, Ok(true)) {
+        directory.disable_cleanup(true);
+        kept(directory.path(), options.seed);
+    }
+    passed
+}
+
+fn kept(directory: &Path, seed: u64) {
+    say(&format!(
+        "seed {seed}; data, history and logs are kept in {}",
+        directory.display()
+    ));
+}
+
+fn parse(arguments: &[String]) -> Result<Options> {
+    let (mut rounds, mut seed, mut jitney) = (7, None, None);
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        let value = rest
+            .next()
+            .with_context(|| format!("`{flag}` needs a value; {USAGE}"))?;
+        let wrong = || format!("`{value}` is no value for `{flag}`");
+        match flag.as_str() {
+            "--rounds" => rounds = value.parse().with_context(wrong)?,
+            "--seed" => seed = Some(value.parse().with_context(wrong)?),
+            "--jitney" => jitney = Some(PathBuf::from(value)),
+            _ => bail!("unknown flag `{flag}`; {USAGE}"),
+        }
+    }
+    let jitney = jitney.with_context(|| format!("`--jitney` is missing; {USAGE}"))?;
+    Ok(Options {
+        rounds,
+        seed: seed.unwrap_or_else(random_u64),
+        jitney: jitney
+            .canonicalize()
+            .with_context(|| format!("there is no `{}`", jitney.display()))?,
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the report is for a person at a terminal")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Options> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&arguments)
+    }
+
+    #[test]
+    fn what_is_no_flag_is_an_error_that_names_it() {
+        for (line, name) in [
+            ("--round 3", "--round"),
+            ("--rounds", "--rounds"),
+            ("--rounds x", "`x`"),
+            ("", "--jitney"),
+            ("--jitney nowhere", "nowhere"),
+        ] {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains(name), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_seed_is_taken_as_it_is() {
+        let options = parsed("--seed 7 --rounds 3 --jitney .").unwrap();
+        assert_eq!((options.seed, options.rounds), (7, 3));
+    }
+}

@@ -1,0 +1,41 @@
+//! The crash test: builds the real binary in release, then runs rounds of it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::step::{cargo, succeeds};
+
+/// Rounds among everything else that a change must pass: each kind of blow once.
+const CI_ROUNDS: &str = "7";
+
+/// With the arguments that follow the task's name.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<bool> {
+    let packages = ["--package", "jitney", "--package", "sim"];
+    let mut build = cargo(root, &["build", "--release", "--locked", "--bins"]);
+    if !succeeds(build.args(packages))? {
+        return Ok(false);
+    }
+    let release = target()?.join("release");
+    let mut command = Command::new(release.join("crash"));
+    command
+        .arg("--jitney")
+        .arg(release.join("jitney"))
+        .args(arguments)
+        .current_dir(root)
+        .stdin(Stdio::null());
+    succeeds(&mut command)
+}
+
+/// A bounded run, with a fresh seed.
+pub(crate) fn bounded(root: &Path) -> Result<bool> {
+    run(root, &["--rounds".to_owned(), CI_ROUNDS.to_owned()])
+}
+
+/// Cargo's target directory, wherever it was put: this program lies in a profile's folder of it.
+fn target() -> Result<PathBuf> {
+    let here = std::env::current_exe().context("cannot find this program")?;
+    let target = here.parent().and_then(Path::parent);
+    Ok(target.context("this program was not built by cargo")?.to_owned())
+}
