@@ -283,16 +283,18 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
     }
 }
 
-/// What records add to the body that they came in, bytes: a body of many small outcomes is the worst.
+/// What records add at most to the body that they came in, bytes: a lease of 10,000 jobs, settled at once, is the
+/// worst. With small bodies it is twice the body, so that a frame fits in the smallest segment, four bodies long.
 const FRAME_ALLOWANCE: usize = 4 << 20;
 
 /// The log's options for these limits.
 #[must_use]
 pub fn options(limits: &Limits, segment_bytes: u64, cache_bytes: usize) -> log::Options {
+    let body = size(limits.body_bytes_max);
     log::Options {
         segment_bytes,
         cache_bytes,
-        frame_bytes_max: size(limits.body_bytes_max).saturating_add(FRAME_ALLOWANCE),
+        frame_bytes_max: body.saturating_add(FRAME_ALLOWANCE.min(body.saturating_mul(2))),
         result_ttl_ms: millis(limits.result_ttl),
         key_ttl_ms: millis(limits.key_ttl),
         results_max: size(limits.results_max),
@@ -339,5 +341,25 @@ fn recovered_job(job: RecoveredJob) -> Arrival {
             last_token: job.past.last_token,
             spent: job.past.spent,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use joblog::testing::SimDisk;
+
+    use super::*;
+
+    #[test]
+    fn the_smallest_segment_that_the_configuration_takes_holds_the_largest_frame() {
+        for body in [64 << 10, 256 << 10, 1 << 20, 16 << 20] {
+            let limits = Limits {
+                body_bytes_max: body,
+                ..Limits::default()
+            };
+            let options = options(&limits, body * 4, 0);
+            let opened = Log::open(SimDisk::default(), options, Box::new(|| 7), Now::default());
+            assert!(opened.is_ok(), "max_body_bytes {body}");
+        }
     }
 }

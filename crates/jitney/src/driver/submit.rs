@@ -22,15 +22,23 @@ pub(super) struct Submitting {
     id: JobId,
     submit: Box<Submit>,
     accepted: WallMs,
-    /// The same submit came again meanwhile; each waits for this commit and shares its fate.
-    repeats: Vec<(CallId, Option<Duration>)>,
+    /// Submits under the same id or key that came meanwhile; each waits for this commit and shares its fate.
+    repeats: Vec<Repeat>,
+}
+
+/// A submit that met its first in flight.
+struct Repeat {
+    call: CallId,
+    wait: Option<Duration>,
+    /// Its content is another: what it hears once the first is durable.
+    conflict: Option<Refusal>,
 }
 
 /// What a submit is, before it is admitted.
 enum Recognised {
     New,
-    /// Its first is in this append.
-    InFlight(Ticket),
+    /// Its first is in this append; with the refusal that is due if their content differs.
+    InFlight(Ticket, Option<Refusal>),
     /// It was submitted before.
     Known(JobId, Known),
     /// Its id or key was used for something else.
@@ -47,9 +55,10 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 Ok(()) => self.append_submit(call, submit),
                 Err(refusal) => self.refuse(call, refusal),
             },
-            Recognised::InFlight(ticket) => {
+            Recognised::InFlight(ticket, conflict) => {
                 if let Some(Pending::Submit(first)) = self.pending.get_mut(&ticket) {
-                    first.repeats.push((call, submit.wait));
+                    let wait = submit.wait;
+                    first.repeats.push(Repeat { call, wait, conflict });
                 }
             }
             Recognised::Known(id, known) => self.replay(call, id, known, &submit),
@@ -71,11 +80,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let (Known::Submitting { fingerprint, .. }
         | Known::Unsettled { fingerprint }
         | Known::Finished { fingerprint, .. }) = known;
+        let differs = fingerprint != submit.fingerprint;
         match known {
-            _ if fingerprint != submit.fingerprint => Recognised::Conflict(conflict),
+            // The first may still fail, and then binds nothing.
             Known::Submitting { ticket, .. } if self.pending.contains_key(&ticket) => {
-                Recognised::InFlight(ticket)
+                Recognised::InFlight(ticket, differs.then_some(conflict))
             }
+            _ if differs => Recognised::Conflict(conflict),
             _ => Recognised::Known(id, known),
         }
     }
@@ -184,22 +195,28 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             repeats,
         } = submitting;
         self.metrics.submitted(submit.priority);
-        let all = std::iter::once((call, submit.wait, false))
-            .chain(repeats.into_iter().map(|(call, wait)| (call, wait, true)));
-        for (call, wait, replayed) in all {
-            match wait {
-                Some(wait) if self.stopping.is_none() => {
-                    self.wait_for(call, id, wait, Asked::Submit { replayed });
-                }
-                _ => self.answer_submit(call, view::accepted(id, &submit, Some(accepted)), replayed),
+        let answer = |driver: &mut Self, call, wait, replayed| match wait {
+            Some(wait) if driver.stopping.is_none() => {
+                driver.wait_for(call, id, wait, Asked::Submit { replayed });
+            }
+            _ => {
+                let job = view::accepted(id, &submit, Some(accepted));
+                driver.answer_submit(call, job, replayed);
+            }
+        };
+        answer(self, call, submit.wait, false);
+        for repeat in repeats {
+            match repeat.conflict {
+                Some(conflict) => self.refuse(repeat.call, conflict),
+                None => answer(self, repeat.call, repeat.wait, true),
             }
         }
     }
 
     pub(super) fn submit_failed(&mut self, submitting: Submitting, refusal: &Refusal) {
         self.refuse(submitting.call, refusal.clone());
-        for (call, _) in submitting.repeats {
-            self.refuse(call, refusal.clone());
+        for repeat in submitting.repeats {
+            self.refuse(repeat.call, refusal.clone());
         }
     }
 

@@ -205,12 +205,14 @@ pub(crate) fn c40_a_repeat_of_a_submit_that_found_no_room_is_a_new_submit<H: Fau
     node.harness.fail_next_write_for_want_of_room();
     let first = node.call(Command::Submit(Box::new(with_key(job("1")).0)));
     let repeat = node.call(Command::Submit(Box::new(with_key(job("1")).0)));
+    // Other content is no clash yet: the first may bind nothing.
+    let other = node.call(Command::Submit(Box::new(with_key(job("2")).0)));
     assert!(node.harness.is_held());
     node.harness.release();
     node.run();
-    for call in [first, repeat] {
+    for call in [first, repeat, other] {
         let answer = node.submitted(call).expect("answered");
-        assert_eq!(answer.expect_err("both share its fate"), Refusal::DiskFull);
+        assert_eq!(answer.expect_err("they share its fate"), Refusal::DiskFull);
     }
     // The space is back after a while; the same key with other content is a first submit.
     node.advance(seconds(60));
