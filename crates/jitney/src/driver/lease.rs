@@ -3,7 +3,7 @@
 //! A lease call first settles what it brought, durably, then polls. A batch is handed out once its
 //! dispatch record is written; the record's sync is not awaited.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use joblog::record::Dispatch;
@@ -72,10 +72,12 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if self.stopping.is_some() || !self.port.waits(call) {
             return self.answer_lease(call, Vec::new());
         }
-        if let Err(refusal) = self.admit_processor(&lease.processor) {
+        if let Err(refusal) = self.admit_processor(&lease.processor, &HashSet::new()) {
             self.leases.calls.remove(&call);
             return self.refuse(call, refusal);
         }
+        // The poll makes it known.
+        self.expected_processors.remove(&lease.processor);
         let poll = Poll {
             id: PollId(call.0),
             processor: lease.processor.clone(),

@@ -22,7 +22,7 @@ mod submit;
 mod view;
 mod waiters;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::bus::{self, AppendError, Bus, Durability, Failure, Space, Ticket};
 use crate::clock::{Clock, Mono, Now, after};
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::event::{Action, Event};
-use crate::job::{JobId, JobView, Token};
+use crate::job::{JobId, JobView, Processor, Token};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
@@ -73,6 +73,8 @@ pub struct Driver<B, C, P> {
     /// What the dispatcher wants done; drained in every round.
     actions: Vec<Action>,
     waiters: Waiters,
+    /// Processors whose first job is in flight: the dispatcher does not know them yet.
+    expected_processors: HashSet<Processor>,
     /// What happens when an append is written, durable, or failed.
     pending: HashMap<Ticket, Pending>,
     /// Settles on their way through the dispatcher and the bus.
@@ -140,6 +142,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             metrics: options.metrics,
             actions: Vec::new(),
             waiters: Waiters::default(),
+            expected_processors: HashSet::new(),
             pending: HashMap::new(),
             settling: SettlingTable::default(),
             riders: HashMap::new(),
@@ -273,7 +276,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 bus::Event::Durable(ticket) => self.on_durable(ticket),
                 bus::Event::Failed(ticket, failure) => self.on_failed(ticket, failure),
                 // Only what is durable becomes visible.
-                bus::Event::Arrived(arrival) => self.step(Event::Arrived(*arrival)),
+                bus::Event::Arrived(arrival) => self.on_arrived(*arrival),
                 bus::Event::Gone(id) => self.step(Event::Gone(id)),
                 // Only what is durable is told.
                 bus::Event::Outcome(id) => self.wake(id),
@@ -287,6 +290,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             }
         }
         taken
+    }
+
+    fn on_arrived(&mut self, arrival: bus::Arrival) {
+        if !self.expected_processors.is_empty() {
+            self.expected_processors.remove(&arrival.processor);
+        }
+        self.step(Event::Arrived(arrival));
     }
 
     fn on_written(&mut self, ticket: Ticket) {
@@ -440,7 +450,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     fn waiters_full(&self) -> bool {
-        u64::try_from(self.waiters.len()).unwrap_or(u64::MAX) >= self.limits.waiters_max
+        u64::try_from(self.waiters.taken()).unwrap_or(u64::MAX) >= self.limits.waiters_max
     }
 
     fn wake(&mut self, id: JobId) {

@@ -1,11 +1,11 @@
 //! Taking outcomes in: checked, decided by the dispatcher, appended with their children in one frame, and
 //! answered once durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::ids::child_id;
 use super::port::{
-    Answer, CallId, JobOutcome, Port, Said, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult,
+    Answer, CallId, Child, JobOutcome, Port, Said, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult,
 };
 use super::records::{self, Report};
 use super::refusal::Refusal;
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::dispatcher::event::{
     Change, Decisions, Event, Report as Reported, RequestId, Settle as SettleEvent, Verdict,
 };
-use crate::job::{End, JobId, Token};
+use crate::job::{End, JobId, Processor, Token};
 
 /// How far above `jobs_max` children may take the queue: an outcome is not refused for a queue that is
 /// merely full.
@@ -109,25 +109,50 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             .jobs_max
             .saturating_add(self.limits.jobs_max / CHILDREN_HEADROOM_DIVISOR);
         let mut unsettled = self.bus.usage().unsettled;
+        let mut strangers = HashSet::new();
         for outcome in outcomes {
             let Ok(Said::Ok { children, .. }) = &outcome.said else {
                 continue;
             };
             let Some(first) = children.first() else { continue };
-            let more = u64::try_from(children.len()).unwrap_or(u64::MAX);
-            let stranger = children
-                .iter()
-                .find_map(|child| self.admit_processor(&child.processor).err());
+            if !matches!(self.bus.find(outcome.id), Some(Known::Unsettled { .. })) {
+                // It has ended, children and all: whether this is a duplicate does not hang on the queue.
+                continue;
+            }
+            // The parent leaves the queue as they come.
+            let more = u64::try_from(children.len() - 1).unwrap_or(u64::MAX);
             if unsettled.saturating_add(more) > limit {
                 outcome.said = Err(self.queue_full("jobs_max", self.limits.jobs_max, &first.processor));
                 full = true;
-            } else if let Some(refusal) = stranger {
-                outcome.said = Err(refusal);
-            } else {
-                unsettled += more;
+                continue;
+            }
+            match self.admit_children(children, &strangers) {
+                Ok(all) => {
+                    strangers = all;
+                    unsettled += more;
+                }
+                Err(refusal) => outcome.said = Err(refusal),
             }
         }
         full
+    }
+
+    /// The processors that these children bring, beside those that the settle brings already.
+    fn admit_children(
+        &self,
+        children: &[Child],
+        strangers: &HashSet<Processor>,
+    ) -> Result<HashSet<Processor>, Refusal> {
+        let mut all = strangers.clone();
+        for child in children {
+            self.admit_processor(&child.processor, &all)?;
+            if !self.dispatcher.knows(&child.processor)
+                && !self.expected_processors.contains(&child.processor)
+            {
+                all.insert(child.processor.clone());
+            }
+        }
+        Ok(all)
     }
 
     pub(super) fn on_unknown_lease(&mut self, request: RequestId) {
@@ -242,6 +267,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     ) -> Result<Ticket, Refusal> {
         let now = self.now.wall;
         let mut made = Vec::with_capacity(decisions.jobs.len());
+        let mut processors = Vec::new();
         for (index, decision) in decisions.jobs.iter().enumerate() {
             let report = Report {
                 body,
@@ -256,6 +282,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                         &[]
                     };
                     for (index, child) in (0_u32..).zip(children) {
+                        processors.push(&child.processor);
                         let sequence = self.ids.next_sequence();
                         made.push(records::child(decision.job, index, child, sequence, now));
                     }
@@ -267,7 +294,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             }
         }
         let appended = self.bus.append(&made, Space::Settle, Durability::Sync);
-        self.appended(appended, Space::Settle, Durability::Sync)
+        let ticket = self.appended(appended, Space::Settle, Durability::Sync)?;
+        for processor in processors {
+            self.expect_processor(processor);
+        }
+        Ok(ticket)
     }
 
     /// What each outcome's caller is told, in the order of the request.

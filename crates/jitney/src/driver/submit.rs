@@ -1,5 +1,6 @@
 //! Taking jobs in: recognised as a repeat, admitted or refused, appended, and answered once durable.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use joblog::record::Submit as SubmitRecord;
@@ -56,10 +57,9 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 Err(refusal) => self.refuse(call, refusal),
             },
             Recognised::InFlight(ticket, conflict) => {
-                if let Some(Pending::Submit(first)) = self.pending.get_mut(&ticket) {
-                    let wait = submit.wait;
-                    first.repeats.push(Repeat { call, wait, conflict });
-                }
+                // What clashes with its first is refused in the end: it will not wait.
+                let wait = submit.wait.filter(|_| conflict.is_none());
+                self.join(ticket, Repeat { call, wait, conflict });
             }
             Recognised::Known(id, known) => self.replay(call, id, known, &submit),
             Recognised::Conflict(refusal) => self.refuse(call, refusal),
@@ -91,14 +91,42 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         }
     }
 
+    /// A submit whose first is in flight waits for it, and afterwards perhaps for the job.
+    fn join(&mut self, ticket: Ticket, repeat: Repeat) {
+        if let Err(refusal) = self.admit_waiter(repeat.wait) {
+            return self.refuse(repeat.call, refusal);
+        }
+        self.expect_waiter(repeat.wait);
+        if let Some(Pending::Submit(first)) = self.pending.get_mut(&ticket) {
+            first.repeats.push(repeat);
+        }
+    }
+
+    fn admit_waiter(&self, wait: Option<Duration>) -> Result<(), Refusal> {
+        if wait.is_some() && self.waiters_full() {
+            return Err(Refusal::TooManyWaiters {
+                limit: self.limits.waiters_max,
+            });
+        }
+        Ok(())
+    }
+
+    fn expect_waiter(&mut self, wait: Option<Duration>) {
+        if wait.is_some() {
+            self.waiters.expect();
+        }
+    }
+
+    fn unexpect_waiter(&mut self, wait: Option<Duration>) {
+        if wait.is_some() {
+            self.waiters.unexpect();
+        }
+    }
+
     fn admit(&self, submit: &Submit) -> Result<(), Refusal> {
         let usage = self.bus.usage();
         let limits = &self.limits;
-        if submit.wait.is_some() && self.waiters_full() {
-            return Err(Refusal::TooManyWaiters {
-                limit: limits.waiters_max,
-            });
-        }
+        self.admit_waiter(submit.wait)?;
         if usage.unsettled >= limits.jobs_max {
             return Err(self.queue_full("jobs_max", limits.jobs_max, &submit.processor));
         }
@@ -111,19 +139,32 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 limit: limits.keys_max,
             });
         }
-        self.admit_processor(&submit.processor)
+        self.admit_processor(&submit.processor, &HashSet::new())
     }
 
-    pub(super) fn admit_processor(&self, processor: &Processor) -> Result<(), Refusal> {
+    /// Whether there is room for this processor, and those that a call in hand (`also`) brings before it.
+    pub(super) fn admit_processor(
+        &self,
+        processor: &Processor,
+        also: &HashSet<Processor>,
+    ) -> Result<(), Refusal> {
         let limit = self.limits.processors_max;
-        if self.dispatcher.knows(processor) {
+        let expected = &self.expected_processors;
+        if self.dispatcher.knows(processor) || expected.contains(processor) || also.contains(processor) {
             return Ok(());
         }
-        let count = u64::try_from(self.dispatcher.processors().count()).unwrap_or(u64::MAX);
-        if count < limit {
+        let count = self.dispatcher.processors().count() + expected.len() + also.len();
+        if u64::try_from(count).unwrap_or(u64::MAX) < limit {
             Ok(())
         } else {
             Err(Refusal::TooManyProcessors { limit })
+        }
+    }
+
+    /// The first job of a processor is in flight: it counts from now on, not only once that job arrives.
+    pub(super) fn expect_processor(&mut self, processor: &Processor) {
+        if !self.dispatcher.knows(processor) && !self.expected_processors.contains(processor) {
+            self.expected_processors.insert(processor.clone());
         }
     }
 
@@ -172,6 +213,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         match self.appended(appended, Space::Submit, Durability::Sync) {
             Ok(ticket) => {
                 let accepted = self.now.wall;
+                self.expect_waiter(submit.wait);
+                self.expect_processor(&submit.processor);
                 let submitting = Submitting {
                     call,
                     id,
@@ -195,13 +238,16 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             repeats,
         } = submitting;
         self.metrics.submitted(submit.priority);
-        let answer = |driver: &mut Self, call, wait, replayed| match wait {
-            Some(wait) if driver.stopping.is_none() => {
-                driver.wait_for(call, id, wait, Asked::Submit { replayed });
-            }
-            _ => {
-                let job = view::accepted(id, &submit, Some(accepted));
-                driver.answer_submit(call, job, replayed);
+        let answer = |driver: &mut Self, call, wait, replayed| {
+            driver.unexpect_waiter(wait);
+            match wait {
+                Some(wait) if driver.stopping.is_none() => {
+                    driver.wait_for(call, id, wait, Asked::Submit { replayed });
+                }
+                _ => {
+                    let job = view::accepted(id, &submit, Some(accepted));
+                    driver.answer_submit(call, job, replayed);
+                }
             }
         };
         answer(self, call, submit.wait, false);
@@ -214,8 +260,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     pub(super) fn submit_failed(&mut self, submitting: Submitting, refusal: &Refusal) {
+        self.expected_processors.remove(&submitting.submit.processor);
+        self.unexpect_waiter(submitting.submit.wait);
         self.refuse(submitting.call, refusal.clone());
         for repeat in submitting.repeats {
+            self.unexpect_waiter(repeat.wait);
             self.refuse(repeat.call, refusal.clone());
         }
     }

@@ -15,6 +15,8 @@ pub(super) struct Waiters {
     by_job: HashMap<JobId, Vec<CallId>>,
     by_call: HashMap<CallId, Waiter>,
     by_end: BTreeSet<(Mono, CallId)>,
+    /// Callers that will wait once their submit is durable.
+    expected: usize,
 }
 
 /// One waiting caller.
@@ -40,6 +42,21 @@ pub(super) enum Asked {
 impl Waiters {
     pub(super) fn len(&self) -> usize {
         self.by_call.len()
+    }
+
+    /// Those that wait, and those that a submit in flight will bring.
+    pub(super) fn taken(&self) -> usize {
+        self.by_call.len() + self.expected
+    }
+
+    /// Keeps a place for a caller whose submit is in flight: once its job is durable it must find one.
+    pub(super) const fn expect(&mut self) {
+        self.expected += 1;
+    }
+
+    /// Gives such a place back: its submit is durable now, or failed.
+    pub(super) const fn unexpect(&mut self) {
+        self.expected = self.expected.saturating_sub(1);
     }
 
     pub(super) fn register(&mut self, waiter: Waiter) {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use jitney::driver::Ended;
-use jitney::driver::port::Command;
+use jitney::driver::port::{Command, Said};
 use jitney::driver::refusal::Refusal;
-use jitney::job::{JobId, State, Status, Token};
+use jitney::job::{JobId, Processor, State, Status, Token};
 
 use crate::harness::{Faulty, Harness, Restarts, Step, limits};
 use crate::node::Node;
@@ -321,6 +321,92 @@ pub(crate) fn a_job_whose_children_find_no_room_stays_leased<H: Harness>() {
     // Nothing was counted: the try is still the first.
     assert_eq!(node.get(id).unwrap().attempts, 0);
     assert_eq!(node.settle(settle(batch.token, vec![ok(id, "1")])), ["applied"]);
+}
+
+/// A parent that brings one child leaves the queue as long as it was: that always fits.
+pub(crate) fn a_child_takes_its_parents_place_in_a_full_queue<H: Harness>() {
+    let mut node = Node::<H>::start_limited(|limits| limits.jobs_max = 1);
+    let id = node.submit(job("1"));
+    let batch = node.lease_one(worker("w"));
+    let one = || settle(batch.token, vec![ok_with_children(id, "1", &["2"])]);
+    assert_eq!(node.settle(one()), ["applied"]);
+    // Settled again the queue is still full, and what was applied stays applied.
+    assert_eq!(node.settle(one()), ["duplicate"]);
+    assert_eq!(node.lease_one(worker("w")).jobs.len(), 1);
+}
+
+/// Callers whose submits are in flight together have their places before their jobs are stored: one that finds
+/// none has submitted nothing.
+pub(crate) fn of_many_callers_at_once_only_those_with_a_place_submit<H: Harness>() {
+    let mut node = Node::<H>::start_limited(|limits| limits.waiters_max = 2);
+    let submit = |n: u8| job(n.to_string()).with_id(client_id(n % 3)).wait(seconds(60));
+    let calls: Vec<_> = (0..4)
+        .map(|n| node.post(Command::Submit(Box::new(submit(n).0))))
+        .collect();
+    node.run();
+    let full = Refusal::TooManyWaiters { limit: 2 };
+    let answers: Vec<_> = calls
+        .iter()
+        .map(|&call| node.submitted(call).map(|answer| answer.expect_err("no place")))
+        .collect();
+    // The third is a new job. The fourth has the first's id and other content: that is said first.
+    assert_eq!(answers, [None, None, Some(full.clone()), Some(Refusal::IdReused)]);
+    assert_eq!(node.info().usage.unsettled, 2, "the refused are not stored");
+    // A repeat of a first that is in flight needs a place as well.
+    node.hang_up(calls[1]);
+    let pair: Vec<_> = (0..2)
+        .map(|_| node.post(Command::Submit(Box::new(submit(2).0))))
+        .collect();
+    node.run();
+    assert!(node.submitted(pair[0]).is_none());
+    assert_eq!(
+        node.submitted(pair[1])
+            .map(|answer| answer.expect_err("no place")),
+        Some(full)
+    );
+    // The places of the refused are free again, and each accepted job is there once.
+    let batch = node.lease_one(worker("w").max_jobs(64));
+    assert_eq!(ids(&batch), [client_id(0), client_id(1), client_id(2)]);
+    node.settle(echo(&batch));
+    assert!(node.submitted(calls[0]).is_some() && node.submitted(pair[0]).is_some());
+    let next = node.submit_and_wait(job("next").wait(seconds(60)));
+    assert!(node.submitted(next).is_none(), "it waits");
+}
+
+/// `processors_max` holds for first jobs that are in flight together, and for the children of one settle.
+pub(crate) fn processors_that_come_at_once_stay_within_their_limit<H: Harness>() {
+    let mut node = Node::<H>::start_limited(|limits| limits.processors_max = 2);
+    let of = |name: &str| Processor::parse(name).unwrap();
+    let calls: Vec<_> = ["orders", "a", "b", "a"]
+        .into_iter()
+        .map(|name| {
+            let mut submit = job("1").0;
+            submit.processor = of(name);
+            node.post(Command::Submit(Box::new(submit)))
+        })
+        .collect();
+    node.run();
+    let full = Refusal::TooManyProcessors { limit: 2 };
+    let refused: Vec<_> = calls
+        .iter()
+        .map(|&call| node.submitted(call).expect("answered").err())
+        .collect();
+    assert_eq!(refused, [None, None, Some(full), None]);
+
+    let mut node = Node::<H>::start_limited(|limits| limits.processors_max = 2);
+    let id = node.submit(job("1"));
+    let batch = node.lease_one(worker("w"));
+    let children_of = |names: [&str; 2]| {
+        let mut outcome = ok_with_children(id, "1", &["2", "3"]);
+        if let Ok(Said::Ok { children, .. }) = &mut outcome.said {
+            for (child, name) in children.iter_mut().zip(names) {
+                child.processor = of(name);
+            }
+        }
+        settle_some(batch.token, vec![outcome])
+    };
+    assert_eq!(node.settle(children_of(["a", "b"])), ["too_many_processors"]);
+    assert_eq!(node.settle(children_of(["a", "a"])), ["applied"]);
 }
 
 /// A poll whose settles are all answered at once asks once: it takes one batch, not two.

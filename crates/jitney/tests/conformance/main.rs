@@ -68,6 +68,9 @@ macro_rules! every_bus {
                 c40_a_key_is_forgotten_when_its_time_is_over
                 children_come_with_their_parents_outcome
                 a_job_whose_children_find_no_room_stays_leased
+                a_child_takes_its_parents_place_in_a_full_queue
+                of_many_callers_at_once_only_those_with_a_place_submit
+                processors_that_come_at_once_stay_within_their_limit
                 a_poll_that_settles_what_is_unknown_takes_one_batch;
         }
     };
