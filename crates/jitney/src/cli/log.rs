@@ -37,6 +37,11 @@ pub(super) fn run(command: LogCommand, output: Output) -> Result<Exit, Failure> 
     let LogCommand::Verify(args) = command;
     let storage = DirStorage::inspect(&args.data)?;
     let verdict = verify(&storage).map_err(|error| Failure::new(Exit::Io, error.to_string()))?;
+    if verdict.segments == 0 && verdict.damages.is_empty() {
+        // Every server has begun a segment before it is ready: a directory without one is the wrong one, or lost.
+        let message = format!("there is no log in `{}`", args.data.display());
+        return Err(Failure::new(Exit::Io, message).hint("--data or JITNEY_DATA says where it is"));
+    }
     if output.json {
         output.line(&in_json(&verdict));
     } else {

@@ -84,6 +84,16 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
     },
+    /// An outcome with more children than `children_max`.
+    #[error("an outcome has at most {} child jobs (`children_max`); these are {}", format_count(*limit), format_count(*count))]
+    TooManyChildren {
+        /// How many they are.
+        count: u64,
+        /// The limit.
+        limit: u64,
+        /// JSON pointer to them.
+        pointer: String,
+    },
     /// A value inside a settle that the edge found wrong.
     #[error("{detail}")]
     InvalidValue {
@@ -133,7 +143,7 @@ impl Refusal {
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::JobTooLarge { .. } => "job_too_large",
             Self::BodyTooLarge { .. } => "body_too_large",
-            Self::InvalidValue { .. } => "invalid_value",
+            Self::TooManyChildren { .. } | Self::InvalidValue { .. } => "invalid_value",
             Self::UnknownField { .. } => "unknown_field",
             Self::MissingField { .. } => "missing_field",
             Self::Internal(_) => "internal",

@@ -431,6 +431,9 @@ impl From<Refusal> for Box<Problem> {
             Refusal::IdempotencyKeyReused => Problem::new(Code::IdempotencyKeyReused, detail),
             Refusal::JobTooLarge { limit, .. } => Problem::new(Code::JobTooLarge, detail).limit(limit),
             Refusal::BodyTooLarge { limit, .. } => Problem::new(Code::BodyTooLarge, detail).limit(limit),
+            Refusal::TooManyChildren { limit, pointer, .. } => {
+                at(Code::InvalidValue, detail, pointer).limit(limit)
+            }
             Refusal::InvalidValue { pointer, .. } => at(Code::InvalidValue, detail, pointer),
             Refusal::UnknownField { pointer, .. } => at(Code::UnknownField, detail, pointer),
             Refusal::MissingField { pointer, .. } => at(Code::MissingField, detail, pointer),
@@ -476,6 +479,24 @@ mod tests {
         }
         assert!(sections.next().unwrap().starts_with("job_failed\n"));
         assert_eq!(sections.next(), None);
+    }
+
+    #[test]
+    fn a_limit_on_a_value_is_named_with_the_value() {
+        let refusal = Refusal::TooManyChildren {
+            count: 3,
+            limit: 2,
+            pointer: "/outcomes/0/jobs".to_owned(),
+        };
+        let problem = written(&Box::<Problem>::from(refusal));
+        assert_eq!(
+            (&problem["code"], &problem["limit"], &problem["pointer"]),
+            (
+                &Value::from("invalid_value"),
+                &Value::from(2),
+                &Value::from("/outcomes/0/jobs")
+            )
+        );
     }
 
     #[test]

@@ -180,6 +180,19 @@ fn what_is_not_built_or_not_safe_is_refused_before_anything_starts() {
 }
 
 #[test]
+fn a_directory_without_a_log_is_not_a_good_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let verified = run(directory.path(), &["log", "verify", "--data", "."]);
+    assert_eq!(code(&verified), 74);
+    assert_eq!(text(&verified.stdout), "");
+    assert!(
+        text(&verified.stderr).contains("there is no log in `.`"),
+        "{}",
+        text(&verified.stderr)
+    );
+}
+
+#[test]
 fn a_damaged_log_is_named_and_not_opened() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = ServerProcess::start(&mut jitney(directory.path(), FREE_PORT));

@@ -15,7 +15,6 @@ use crate::driver::port::{Child, JobOutcome, Said, SettleBody};
 use crate::driver::refusal::Refusal;
 use crate::job::{JobError, Payload};
 use crate::limits::Limits;
-use crate::units::format_count;
 
 /// The fields of a settle.
 pub(crate) const SETTLE_FIELDS: &[&str] = &["outcomes", "final", "failed", "crashed"];
@@ -191,11 +190,11 @@ impl Reader<'_> {
         let list = object::list(raw, at)?;
         let count = u64::try_from(list.len()).unwrap_or(u64::MAX);
         if count > self.limits.children_max {
-            return Err(at.invalid(format!(
-                "an outcome has at most {} child jobs (`children_max`); these are {}",
-                format_count(self.limits.children_max),
-                format_count(count)
-            )));
+            return Err(Refusal::TooManyChildren {
+                count,
+                limit: self.limits.children_max,
+                pointer: at.to_string(),
+            });
         }
         list.into_iter()
             .enumerate()
