@@ -43,8 +43,8 @@ pub struct MemoryBus {
     ended_keys: VecDeque<(Mono, JobId)>,
     usage: Usage,
     closed: bool,
-    /// The driver's last reading: appends have none of their own.
-    now: Now,
+    /// Outcomes since the last poll, and how long each is kept: an append has no clock, the poll after it has.
+    ended: Vec<(JobId, Duration)>,
 }
 
 #[derive(Debug)]
@@ -56,6 +56,13 @@ struct Entry {
     key: Option<IdempotencyKey>,
     /// A repeat under the client's own id is still recognised.
     client_id: bool,
+}
+
+impl Entry {
+    /// Whether a repeat of its submit is recognised.
+    fn has_name(&self) -> bool {
+        self.key.is_some() || self.client_id
+    }
 }
 
 impl MemoryBus {
@@ -73,7 +80,7 @@ impl MemoryBus {
             ended_keys: VecDeque::new(),
             usage: Usage::default(),
             closed: false,
-            now: Now::default(),
+            ended: Vec::new(),
         }
     }
 
@@ -115,31 +122,36 @@ impl MemoryBus {
         self.usage.result_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         entry.end = Some((outcome.end, outcome.reason));
         entry.outcome = Some(bytes);
-        let keeps_name = entry.key.is_some() || entry.client_id;
         let mut ttl = outcome
             .keep_ms
             .map_or(self.retention.result_ttl, Duration::from_millis);
-        if keeps_name {
+        if entry.has_name() {
             // A repeat gets the answer as long as it is recognised.
             ttl = ttl.max(self.retention.key_ttl);
         }
-        self.results
-            .entry(ttl)
-            .or_default()
-            .push_back((after(self.now.mono, ttl), outcome.id));
-        if keeps_name {
-            self.ended_keys
-                .push_back((after(self.now.mono, self.retention.key_ttl), outcome.id));
+        self.ended.push((outcome.id, ttl));
+        Some(Event::Outcome(outcome.id))
+    }
+
+    /// The time of what ended since the last poll begins.
+    fn stamp(&mut self, now: Mono) {
+        for (id, ttl) in std::mem::take(&mut self.ended) {
+            self.results
+                .entry(ttl)
+                .or_default()
+                .push_back((after(now, ttl), id));
+            if self.jobs.get(&id).is_some_and(Entry::has_name) {
+                self.ended_keys
+                    .push_back((after(now, self.retention.key_ttl), id));
+            }
         }
         while self.usage.results > self.retention.results_max {
             self.usage.results_evicted += 1;
             self.drop_oldest_result();
         }
-        Some(Event::Outcome(outcome.id))
     }
 
-    fn expire(&mut self) {
-        let now = self.now.mono;
+    fn expire(&mut self, now: Mono) {
         while self.oldest_result().is_some_and(|(due, _)| due <= now) {
             self.drop_oldest_result();
         }
@@ -230,11 +242,11 @@ impl Bus for MemoryBus {
     }
 
     fn poll(&mut self, now: Now) -> Option<Event> {
-        self.now = now;
+        self.stamp(now.mono);
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        self.expire();
+        self.expire(now.mono);
         None
     }
 
@@ -284,4 +296,78 @@ fn encoded(record: &Record<'_>) -> Bytes {
     let mut bytes = Vec::with_capacity(record.bytes_max());
     record.encode(&mut bytes);
     Bytes::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use joblog::ids::WallMs;
+    use joblog::record::{End, Outcome};
+
+    use super::*;
+    use crate::job::Priority;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// An outcome that ended a quiet hour was dated at the beginning of that hour, so its result went early.
+    #[test]
+    fn a_result_is_kept_for_its_time_from_the_poll_that_tells_of_it() {
+        let retention = Retention {
+            result_ttl: HOUR,
+            key_ttl: HOUR,
+            results_max: 10,
+        };
+        let mut bus = MemoryBus::new(1, retention);
+        let at = |mono: Duration| Now {
+            mono: after(Mono(0), mono),
+            wall: WallMs(0),
+        };
+        let drain = |bus: &mut MemoryBus, now| while bus.poll(now).is_some() {};
+        let id = JobId([1; 16]);
+        let submit = Submit {
+            id,
+            processor: "p",
+            group: "g",
+            priority: Priority::Normal,
+            data: b"1",
+            content_type: None,
+            key: None,
+            labels: Vec::new(),
+            idempotency: None,
+            fingerprint: 0,
+            client_id: false,
+            parent: None,
+            traceparent: None,
+            ttl_ms: None,
+            deadline: None,
+            run_at: None,
+            sequence: 1,
+            accepted: WallMs(0),
+        };
+        bus.append(&[Record::Submit(submit)], Space::Submit, Durability::Sync)
+            .unwrap();
+        drain(&mut bus, at(Duration::ZERO));
+        let outcome = Outcome {
+            id,
+            end: End::Ok,
+            reason: None,
+            token: None,
+            worker: None,
+            started: None,
+            finished: WallMs(0),
+            attempts: 1,
+            crashes: 0,
+            result: b"2",
+            content_type: None,
+            error: None,
+            children: 0,
+            keep_ms: None,
+        };
+        bus.append(&[Record::Outcome(outcome)], Space::Settle, Durability::Sync)
+            .unwrap();
+        drain(&mut bus, at(HOUR));
+        drain(&mut bus, at(HOUR * 2 - Duration::from_micros(1)));
+        assert!(bus.read(id).unwrap().is_some());
+        drain(&mut bus, at(HOUR * 2));
+        assert!(bus.read(id).unwrap().is_none());
+    }
 }
