@@ -176,6 +176,8 @@ impl Replay {
             let earlier = std::mem::replace(&mut rare.held, true)
                 .then_some(rare.past.last_token)
                 .flatten();
+            // What delayed it is over: it is held, or back at once if the batch was not delivered.
+            rare.due = None;
             rare.past.last_token = Some(dispatch.token);
             rare.past.spent = false;
             rare.past.deliveries += 1;

@@ -164,7 +164,9 @@ fn jobs_come_back_with_their_tries() {
         alone: true,
         ..tried(third)
     };
-    assert_eq!(past(3), Some((failed, Some(WallMs(99)))));
+    // It was due later, and went out since: what delayed it is over. A due time that stays would keep the job
+    // from its restored lease, and hand it to another worker once it passes.
+    assert_eq!(past(3), Some((failed, None)));
     let undelivered = Past {
         last_token: Some(second),
         ..Past::default()
