@@ -101,20 +101,16 @@ impl<S: Storage> Commit<S> {
             end.file.sync_data().map_err(final_error)?;
             self.reached.set(Reached::SEALED);
         }
+        // The header before the name: half a header in a file that is called a segment would be damage.
+        if let Err(error) = self.file.write_at(&switch.header, 0) {
+            let full = error.kind() == io::ErrorKind::StorageFull;
+            return Err(if full { error } else { final_error(error) });
+        }
+        self.file.sync_data().map_err(final_error)?;
         self.storage
             .rename(&switch.from, &switch.to)
             .map_err(final_error)?;
         self.storage.sync_dir().map_err(final_error)?;
-        if let Err(error) = self.file.write_at(&switch.header, 0) {
-            if error.kind() != io::ErrorKind::StorageFull {
-                return Err(final_error(error));
-            }
-            // What was to be the header may be half of one: the file must not keep a segment's name.
-            self.storage.remove(&switch.to).map_err(final_error)?;
-            self.storage.sync_dir().map_err(final_error)?;
-            return Err(error);
-        }
-        self.file.sync_data().map_err(final_error)?;
         self.reached.set(Reached::BEGUN);
         Ok(())
     }

@@ -303,7 +303,8 @@ impl<S: Storage> Log<S> {
                 sealed: false,
                 exhausted: false,
             };
-        } else if !sealed && next.end_lsn.is_some() {
+        } else {
+            // It is as good a spare as before.
             self.spares.put(next.spare);
         }
     }

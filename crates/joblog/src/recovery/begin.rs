@@ -98,7 +98,8 @@ pub(super) fn begin<S: Storage>(
     })
 }
 
-/// Gives a file the segment's name, then its header, each durable before the next step.
+/// Gives a file its header, then the segment's name, each durable before the next step: what goes wrong with a
+/// header that has no segment's name yet is no damage.
 fn begin_file<S: Storage>(
     storage: &S,
     options: &Options,
@@ -108,10 +109,10 @@ fn begin_file<S: Storage>(
     let name = segment_name(header.number);
     let failed = |error| OpenError::io(&name, error);
     let Leftover { name: source, file } = take_file(storage, options, survey)?;
-    storage.rename(&source, &name).map_err(failed)?;
-    storage.sync_dir().map_err(failed)?;
     file.write_at(&header.encode(), 0).map_err(failed)?;
     file.sync_data().map_err(failed)?;
+    storage.rename(&source, &name).map_err(failed)?;
+    storage.sync_dir().map_err(failed)?;
     Ok((name, file))
 }
 

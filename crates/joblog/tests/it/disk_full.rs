@@ -189,6 +189,24 @@ fn a_full_disk_in_the_middle_of_a_switch_loses_nothing() {
     }
 }
 
+/// A start failed with half a header in a file that was called a segment already; the next start took that for
+/// damage, and refused for good.
+#[test]
+fn a_start_that_cannot_write_its_header_harms_nothing() {
+    for full in [false, true] {
+        let mut log = full_disk();
+        let disk = log.disk.crash(1);
+        if full {
+            disk.fail_next_write_full(20);
+        } else {
+            disk.fail_next_write();
+        }
+        assert!(log.reopen(disk.clone()).is_err());
+        log = log.reopen(disk.kill()).unwrap();
+        assert_eq!(log.recovered_jobs().len(), 20);
+    }
+}
+
 #[test]
 fn a_failed_sync_is_final_for_its_group_and_all_that_waits() {
     let mut log = TestLog::new();
