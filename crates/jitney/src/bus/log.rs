@@ -53,6 +53,8 @@ pub struct LogBus<S: Storage, E> {
     /// What [`Bus::poll`] reports next.
     events: VecDeque<Event>,
     recovered: bool,
+    /// It was reported that the log takes no more records.
+    broken: bool,
     chore_under_way: bool,
 }
 
@@ -65,6 +67,7 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
             visible: VecDeque::new(),
             events: VecDeque::new(),
             recovered: false,
+            broken: false,
             chore_under_way: false,
         }
     }
@@ -217,6 +220,10 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
         self.take_done(now);
         self.log.tick(now);
         self.take_progress();
+        if !self.broken && self.log.poisoned().is_some() {
+            self.broken = true;
+            self.events.push_back(Event::Broken);
+        }
         // While this group is written and synced, the next one gathers.
         self.start_io(now);
         self.events.pop_front()

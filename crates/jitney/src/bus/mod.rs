@@ -117,6 +117,9 @@ pub enum Event {
     SpaceReturned,
     /// The end that [`Bus::close`] asked for is durable.
     Closed,
+    /// The medium failed beside any append, in the background: as after [`Failure::Unknown`] nothing is ever
+    /// durable again, and the process must end.
+    Broken,
 }
 
 /// Why queued records did not become durable.

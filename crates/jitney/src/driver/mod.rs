@@ -287,6 +287,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                     self.set_stalled(false);
                 }
                 bus::Event::Closed => self.ended = Some(Ended::Stopped),
+                bus::Event::Broken => self.poison(),
             }
         }
         taken

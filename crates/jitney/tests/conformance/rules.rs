@@ -130,7 +130,7 @@ fn short(event: &Event) -> Said {
         Event::Outcome(id) => Ended(*id),
         Event::Ready => Ready,
         Event::Closed => Closed,
-        Event::Gone(_) | Event::Leased(_) | Event::SpaceReturned => Said::Other,
+        Event::Gone(_) | Event::Leased(_) | Event::SpaceReturned | Event::Broken => Said::Other,
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 
 use jitney::bus::log::{self, Done, Executor, LogBus};
+use jitney::bus::{Bus, Event};
 use jitney::clock::Now;
 use joblog::log::{Chore, Commit, Log, Options};
 use joblog::storage::Storage;
@@ -181,4 +182,16 @@ impl<S: Storage> Executor<S> for SteppedExecutor<S> {
         self.tell();
         done
     }
+}
+
+/// A spare segment could not be made, and the node refused everything from then on without ever ending: no append
+/// had failed that would have told it.
+#[test]
+fn a_medium_that_fails_in_the_background_breaks_the_bus() {
+    let mut harness = SimLog::new();
+    let mut bus = harness.open(Now::default());
+    harness.disk.fail_next_dir_sync();
+    let events: Vec<_> = (0..20).filter_map(|_| bus.poll(Now::default())).collect();
+    let broken = events.iter().filter(|event| matches!(event, Event::Broken));
+    assert_eq!(broken.count(), 1, "{events:?}");
 }
