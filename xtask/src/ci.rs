@@ -40,6 +40,7 @@ pub(crate) fn run(root: &Path) -> Result<bool> {
     });
     steps.run("deny", || deny(root));
     test_steps(root, &mut steps);
+    steps.run("sim", || bounded_sim(root));
     steps.run("crash", || crash::bounded(root));
     Ok(steps.finish())
 }
@@ -53,8 +54,22 @@ pub(crate) fn test(root: &Path) -> Result<bool> {
 
 /// The simulator, with its own arguments.
 pub(crate) fn sim(root: &Path, arguments: &[String]) -> Result<bool> {
-    let mut command = cargo(root, &["run", "--release", "--locked", "--package", "sim", "--"]);
-    succeeds(command.args(arguments))
+    let mut command = cargo(root, &["run", "--release", "--locked", "--package", "sim"]);
+    // The bugs inside jitney are compiled in only where they are asked for.
+    if arguments.iter().any(|argument| argument.starts_with("--mutant")) {
+        command.args(["--features", "mutants"]);
+    }
+    succeeds(command.arg("--").args(arguments))
+}
+
+/// Fresh seeds and every mutant, as many as CI has time for. Not optimised: it runs for less time than it
+/// would take to build.
+fn bounded_sim(root: &Path) -> Result<bool> {
+    let run = |features: &[&str], arguments: &[&str]| {
+        let mut command = cargo(root, &["run", "--locked", "--package", "sim"]);
+        succeeds(command.args(features).arg("--").args(arguments))
+    };
+    Ok(run(&[], &["--fresh", "--seeds", "200"])? && run(&["--features", "mutants"], &["--mutants"])?)
 }
 
 fn test_steps(root: &Path, steps: &mut Steps) {

@@ -17,6 +17,7 @@ pub mod fingerprint;
 pub mod job;
 pub mod limits;
 pub mod metrics;
+pub mod mutants;
 pub mod near;
 pub mod policy;
 pub mod telemetry;

@@ -7,6 +7,7 @@ use crate::dispatcher::Dispatcher;
 use crate::dispatcher::entry::Place;
 use crate::dispatcher::event::{Change, Requeue};
 use crate::job::{Cause, JobId};
+use crate::mutants::{Mutant, active};
 
 /// A change of one job on its way to the disk.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +103,9 @@ impl Dispatcher {
                 }
             }
         }
-        self.enqueue_units(together);
+        if !active(Mutant::LoseUnit) {
+            self.enqueue_units(together);
+        }
     }
 
     /// J12: the changes could not be written; the jobs are where they were.

@@ -9,6 +9,10 @@ use crate::dispatcher::queue::Cut;
 use crate::dispatcher::timers::Timer;
 use crate::dispatcher::{Dispatcher, size};
 use crate::job::Priority;
+use crate::mutants::{Mutant, active};
+
+/// The order of a mutant.
+const LOWEST_FIRST: [Priority; 3] = [Priority::Slow, Priority::Normal, Priority::Realtime];
 
 /// A batch that can close now.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +112,12 @@ impl Dispatcher {
             return Offer::Batch(choice);
         }
         let mut later: Option<Mono> = None;
-        for priority in Priority::ALL {
+        let order = if active(Mutant::RealtimeLast) {
+            LOWEST_FIRST
+        } else {
+            Priority::ALL
+        };
+        for priority in order {
             match self.offer_of(processor, class, priority) {
                 Offer::Batch(choice) => return Offer::Batch(choice),
                 Offer::Later(at) => later = Some(later.map_or(at, |earlier| earlier.min(at))),

@@ -8,6 +8,7 @@ use crate::dispatcher::Dispatcher;
 use crate::dispatcher::event::{Action, Grant, Poll, PollId};
 use crate::dispatcher::timers::Timer;
 use crate::job::Token;
+use crate::mutants::{Mutant, active};
 
 /// What a poll asks for. Polls that ask for the same are served in turn, so only the first of them is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,7 +136,7 @@ impl Dispatcher {
 
     /// Answers those that still wait although their time is over.
     pub(super) fn end_polls(&mut self, ended: &[PollId], actions: &mut Vec<Action>) {
-        for &id in ended {
+        for &id in ended.iter().filter(|_| !active(Mutant::KeepPoll)) {
             self.answer_empty(id, actions);
         }
         if !ended.is_empty() {

@@ -9,6 +9,7 @@ use crate::dispatcher::entry::Place;
 use crate::dispatcher::event::{Action, Change, Decision, Decisions, Report, Settle, Verdict};
 use crate::dispatcher::retry::Try;
 use crate::job::{Cause, End, JobId, Priority, Token};
+use crate::mutants::{Mutant, active};
 
 /// The members of a settle's lease, looked up at the first job that is not its; `None`: no such lease.
 type Members = OnceCell<Option<BTreeSet<JobId>>>;
@@ -55,7 +56,7 @@ impl Dispatcher {
     fn standing(&self, id: JobId, token: Token, members: &Members) -> Result<u32, Verdict> {
         let slot = self.jobs.find(id).ok_or(Verdict::Ended)?;
         let job = &self.jobs[slot];
-        if job.last_token() != Some(token) {
+        if job.last_token() != Some(token) && !active(Mutant::DropFencing) {
             let was_held = match members.get_or_init(|| self.member_ids(token)) {
                 Some(members) => members.contains(&id),
                 None => job.last_token().is_some_and(|last| last > token),

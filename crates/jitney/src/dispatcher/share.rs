@@ -1,5 +1,6 @@
 //! The share of a lower lane: how many jobs of the lanes above may still go before it is owed a batch.
 
+use crate::mutants::{Mutant, active};
 use crate::policy::LaneShare;
 
 /// One lane's countdown.
@@ -38,7 +39,7 @@ impl Share {
 
     /// `jobs` of a lane above went while this one waited.
     pub(super) fn passed(&mut self, jobs: u64, dispatch: u64) {
-        if self.above.is_some() && self.owed.is_none() {
+        if self.above.is_some() && self.owed.is_none() && !active(Mutant::ForgetShare) {
             self.left = self.left.saturating_sub(jobs);
             if self.left == 0 {
                 self.owed = Some(dispatch);

@@ -16,6 +16,7 @@ use crate::dispatcher::event::{
     Change, Decisions, Event, Report as Reported, RequestId, Settle as SettleEvent, Verdict,
 };
 use crate::job::{End, JobId, Processor, Token};
+use crate::mutants::{Mutant, active};
 
 /// How far above `jobs_max` children may take the queue: an outcome is not refused for a queue that is
 /// merely full.
@@ -199,6 +200,9 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         });
         match appended {
             Ok(Some(ticket)) => {
+                if active(Mutant::VisibleEarly) {
+                    self.step(Event::Committed(changed.iter().map(|(id, _)| *id).collect()));
+                }
                 self.pending
                     .insert(ticket, Pending::Settle(Settling { changed, reply }));
             }

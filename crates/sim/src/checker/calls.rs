@@ -1,0 +1,167 @@
+//! The shadow of a call: what was asked, when, and by when it must be answered.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jitney::driver::port::{CallId, Command, Lease as Poll, Settle};
+use jitney::job::{JobId, Processor, Token};
+
+use super::leases::micros;
+use super::{Checker, Verdict};
+use crate::orders::Order;
+
+/// What a caller or a worker asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Submit {
+        order: Rc<Order>,
+        wait: Option<Duration>,
+    },
+    Get {
+        id: JobId,
+        wait: Option<Duration>,
+    },
+    Lease(Poll),
+    Settle(Settle),
+    Extend {
+        token: Token,
+    },
+}
+
+impl Asked {
+    pub(crate) fn command(&self) -> Command {
+        match self {
+            Self::Submit { order, wait } => Command::Submit(Box::new(order.submit(*wait))),
+            Self::Get { id, wait } => Command::Get { id: *id, wait: *wait },
+            Self::Lease(lease) => Command::Lease(Box::new(lease.clone())),
+            Self::Settle(settle) => Command::Settle(settle.clone()),
+            Self::Extend { token } => Command::Extend { token: *token },
+        }
+    }
+
+    /// How long its answer may be held.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::Submit { wait, .. } | Self::Get { wait, .. } => *wait,
+            Self::Lease(lease) => Some(lease.wait),
+            Self::Settle(_) | Self::Extend { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Submit { order, wait } => {
+                write!(f, "submit {:?} {:?} wait {wait:?}", order.id, order.identity)
+            }
+            Self::Get { id, wait } => write!(f, "get {id} wait {wait:?}"),
+            Self::Lease(lease) => write!(f, "lease {lease:?}"),
+            Self::Settle(settle) => write!(f, "settle {settle:?}"),
+            Self::Extend { token } => write!(f, "extend {token}"),
+        }
+    }
+}
+
+/// A call.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) asked: Asked,
+    pub(super) boot: u64,
+    /// When the driver took it.
+    pub(super) taken: Option<u64>,
+    pub(super) gone: bool,
+    /// A batch may be on its way to it.
+    served: bool,
+}
+
+impl Call {
+    /// The poll that surely waits for a batch.
+    pub(super) fn pending_poll(&self, boot: u64) -> Option<(&Poll, u64)> {
+        match (&self.asked, self.taken) {
+            (Asked::Lease(poll), Some(taken)) if self.boot == boot && !self.gone && !self.served => {
+                poll.settle.is_empty().then_some((poll, taken))
+            }
+            _ => None,
+        }
+    }
+
+    /// The poll of this worker, if it is one.
+    pub(super) fn poll_of(&self, boot: u64, worker: &str, processor: &Processor) -> Option<&Poll> {
+        match &self.asked {
+            Asked::Lease(poll) if self.taken.is_some() && self.boot == boot => {
+                (*poll.worker == *worker && poll.processor == *processor).then_some(poll)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn may_be_served(&mut self, worker: &str, processor: &Processor) {
+        if self.poll_of(self.boot, worker, processor).is_some() {
+            self.served = true;
+        }
+    }
+}
+
+/// What a disk that stalls may add to any answer: a commit under way, its own, a switch of segments.
+const STALL_SLACK: u64 = 40_000_000;
+
+impl Checker {
+    /// Somebody makes a call.
+    pub(crate) fn sent(&mut self, call: CallId, asked: Asked) {
+        let boot = self.boot;
+        self.calls.insert(
+            call,
+            Call {
+                asked,
+                boot,
+                taken: None,
+                gone: false,
+                served: false,
+            },
+        );
+    }
+
+    /// Its maker is gone: it may be answered or not.
+    pub(crate) fn hung_up(&mut self, call: CallId) {
+        if let Some(call) = self.calls.get_mut(&call) {
+            call.gone = true;
+        }
+        self.deadlines.retain(|(_, other)| *other != call);
+    }
+
+    /// The driver took a call.
+    pub(super) fn took(&mut self, now: u64, id: CallId) -> Verdict {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return Ok(());
+        };
+        call.taken = Some(now);
+        if let Asked::Lease(Poll {
+            worker,
+            request_id: Some(request),
+            ..
+        }) = &call.asked
+        {
+            // A repeated poll waits until it is known whether the first was served.
+            call.served |= !self.requests.insert((Arc::clone(worker), Arc::clone(request)));
+        }
+        let slack = STALL_SLACK + 20 * self.plan.io_max;
+        let deadline = now + call.asked.wait().map_or(0, micros) + slack;
+        if !call.gone {
+            self.deadlines.insert((deadline, id));
+        }
+        let settles = match &call.asked {
+            Asked::Settle(settle) => vec![settle.clone()],
+            Asked::Lease(poll) => poll.settle.clone(),
+            _ => Vec::new(),
+        };
+        for settle in settles {
+            if let Some(lease) = self.leases.get_mut(&settle.token) {
+                lease.said.push(settle.body);
+            }
+        }
+        Ok(())
+    }
+}
