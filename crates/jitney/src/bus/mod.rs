@@ -175,6 +175,24 @@ pub struct Capabilities {
     pub point_reads: bool,
 }
 
+impl Capabilities {
+    /// What it cannot do, in words.
+    pub fn lacks(&self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.durable, "jobs outlive the process"),
+            (self.follow, "a ledger can follow"),
+            (
+                self.atomic_children,
+                "an outcome and its children become durable together",
+            ),
+            (self.durable_keys, "idempotency keys outlive the process"),
+            (self.point_reads, "a job can be read back by its id"),
+        ]
+        .into_iter()
+        .filter_map(|(can, what)| (!can).then_some(what))
+    }
+}
+
 /// The lease tokens of this boot start with these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -73,8 +73,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             return self.answer_lease(call, Vec::new());
         }
         if let Err(refusal) = self.admit_processor(&lease.processor, &HashSet::new()) {
-            self.leases.calls.remove(&call);
-            return self.refuse(call, refusal);
+            return self.refuse_poll(call, &refusal);
         }
         // The poll makes it known.
         self.expected_processors.remove(&lease.processor);
@@ -149,7 +148,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
 
     pub(super) fn grant_failed(&mut self, granting: Granting, refusal: &Refusal) {
         self.return_grants(&granting.grants);
-        let call = granting.call;
+        self.refuse_poll(granting.call, refusal);
+    }
+
+    /// Refuses a poll. One that settled something hears of that, and gets no batch.
+    fn refuse_poll(&mut self, call: CallId, refusal: &Refusal) {
         let settled_something = self
             .leases
             .calls

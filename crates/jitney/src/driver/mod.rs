@@ -283,7 +283,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 bus::Event::Leased(lease) => self.step(Event::Recovered(*lease)),
                 bus::Event::Ready => self.ready = true,
                 bus::Event::SpaceReturned => {
-                    self.full = false;
+                    self.set_full(false);
                     self.set_stalled(false);
                 }
                 bus::Event::Closed => self.ended = Some(Ended::Stopped),
@@ -324,7 +324,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     fn on_failed(&mut self, ticket: Ticket, failure: Failure) {
         let refusal = match failure {
             Failure::DiskFull => {
-                self.full = true;
+                self.set_full(true);
                 Refusal::DiskFull
             }
             Failure::Unknown => Refusal::OutcomeUnknown,
@@ -376,7 +376,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 Ok(ticket)
             }
             Err(AppendError::DiskFull) => {
-                self.full = true;
+                self.set_full(true);
                 if space == Space::Settle {
                     self.set_stalled(true);
                 }
@@ -389,6 +389,17 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             Err(AppendError::Closed) if self.stopping.is_some() => Err(Refusal::Draining),
             Err(AppendError::Closed) => Err(Refusal::OutcomeUnknown),
             Err(AppendError::TooLarge { bytes, limit }) => Err(Refusal::BodyTooLarge { bytes, limit }),
+        }
+    }
+
+    fn set_full(&mut self, full: bool) {
+        if self.full != full {
+            self.full = full;
+            if full {
+                tracing::warn!("the disk is full: new jobs are refused until there is room");
+            } else {
+                tracing::info!("there is room on the disk again");
+            }
         }
     }
 

@@ -229,6 +229,14 @@ impl DriverThread {
         opened: oneshot::Sender<Result<(), StartError>>,
         ended: &watch::Sender<Option<Ended>>,
     ) {
+        let capabilities = bus.capabilities();
+        for lack in capabilities.lacks() {
+            tracing::warn!(
+                bus = capabilities.name,
+                not = lack,
+                "this bus cannot do everything"
+            );
+        }
         let mut driver = Driver::new(bus, clock, port, self.options);
         let mut opened = Some(opened);
         loop {
