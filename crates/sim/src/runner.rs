@@ -12,7 +12,7 @@ use crate::world::{Run, World};
 /// Happenings with faults in one run, unless the command line says otherwise.
 const STEPS: u64 = 3_000;
 
-/// A mutant must be caught within so many seeds (DESIGN 11).
+/// A mutant must be caught within so many seeds.
 const MUTANT_SEEDS: u64 = 200;
 
 /// What the command line says.

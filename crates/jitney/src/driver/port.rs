@@ -97,7 +97,7 @@ pub struct Submit {
     pub labels: Vec<(String, String)>,
     /// The idempotency key, hashed.
     pub idempotency: Option<IdempotencyKey>,
-    /// Hash over what makes a repeat the same submit (API section 1).
+    /// Hash over what makes a repeat the same submit (docs/http_api.md, section 1).
     pub fingerprint: u128,
     /// W3C trace context.
     pub traceparent: Option<String>,

@@ -119,7 +119,7 @@ impl Checker {
         self.batch_fits(poll, batch)
     }
 
-    /// What is true of every batch (DESIGN 5).
+    /// What is true of every batch (docs/state_machine.md).
     fn batch_fits(&self, poll: &Poll, batch: &Batch) -> Verdict {
         let jobs = || batch.jobs.iter().filter_map(|job| self.jobs.get(&job.id));
         if batch.jobs.is_empty() {

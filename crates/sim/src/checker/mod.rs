@@ -2,7 +2,7 @@
 //!
 //! In: what callers and workers asked, and everything that passed the driver's doors. Out: the first broken
 //! rule. It keeps a shadow of its own of every job, lease, call and lane, made from the contracts alone
-//! (DESIGN 4 to 7, docs/state_machine.md, the durability rules of the bus), never from the code under test.
+//! (the promises, docs/state_machine.md, the durability rules of the bus), never from the code under test.
 
 mod answers;
 mod audit;

@@ -40,7 +40,7 @@ backoff = "20ms"
 
 /// A server that is not ready by then hangs.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// The grace of the configuration, what DESIGN allows beyond it, and what a busy machine takes.
+/// The grace of the configuration, what a stop may take beyond it, and what a busy machine takes.
 const STOP_WITHIN: Duration = Duration::from_secs(2 + 2 + 6);
 /// What "at once" takes on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(2);
