@@ -29,6 +29,10 @@ pub(super) struct Lease {
     /// Its dispatch record survived every crash so far.
     pub(super) sure: bool,
     pub(super) handed: bool,
+    /// A dispatch record of it is on its way to the disk.
+    pub(super) writing: bool,
+    /// Its batch is out: it was handed over since it was last dispatched.
+    pub(super) out: bool,
     /// When its batch has been out too long, heartbeats or not.
     pub(super) limit: u64,
     /// The end of its term, as far as it was told.
@@ -90,7 +94,7 @@ impl Checker {
                 format!("{token} is handed out twice, to different polls")
             });
         }
-        lease.handed = true;
+        (lease.handed, lease.out) = (true, true);
         lease.undelivered = false;
         lease.ends = Some(now + micros(batch.expires_in));
         for job in &batch.jobs {
@@ -188,9 +192,8 @@ impl Checker {
         let Some(lease) = self.leases.get_mut(&token) else {
             return broken("token", || format!("{token} is restored, and was never granted"));
         };
-        lease.sure = true;
-        lease.durable = true;
-        lease.written = true;
+        (lease.sure, lease.durable, lease.written) = (true, true, true);
+        (lease.writing, lease.out) = (false, true);
         lease.ends = Some(now + micros(term));
         let marked = lease.mark == Some(true) || lease.must_be_marked;
         if marked && !power && !delivered {
@@ -226,9 +229,8 @@ impl Checker {
             Place::Unseen => false,
             Place::Held(token) => {
                 // The batch of a poll that is gone is not handed out: its jobs are back at once.
-                self.leases.get(&token).is_none_or(|lease| {
-                    lease.undelivered || (lease.written && !lease.handed && lease.boot == self.boot)
-                })
+                let lease = self.leases.get(&token);
+                lease.is_none_or(|lease| lease.undelivered || (!lease.writing && !lease.out))
             }
         }
     }

@@ -334,10 +334,12 @@ impl Checker {
     }
 
     /// Some job that is known, for workers that name what is not theirs.
-    pub(crate) fn any_job(&self, random: u64) -> Option<JobId> {
+    pub(crate) fn any_job(&self, not_of: Token, random: u64) -> Option<JobId> {
         let count = u64::try_from(self.jobs.len()).ok()?;
         let at = usize::try_from(random.checked_rem(count)?).ok()?;
-        self.jobs.keys().nth(at).copied()
+        let own = self.leases.get(&not_of).map(|lease| &lease.jobs);
+        let found = self.jobs.keys().nth(at).copied();
+        found.filter(|id| own.is_none_or(|own| !own.contains(id)))
     }
 }
 

@@ -79,6 +79,10 @@ impl Checker {
         }
         if let Ok(ticket) = result {
             self.pending.insert(*ticket, effects);
+            if self.plan.memory {
+                // What is in memory is as safe as it will ever be, and may be told before it is reported.
+                self.durable(now, *ticket)?;
+            }
         }
         Ok(())
     }
@@ -222,6 +226,8 @@ impl Checker {
             durable: false,
             sure: true,
             handed: false,
+            writing: true,
+            out: false,
             limit,
             ends: None,
             undelivered: false,
@@ -231,7 +237,7 @@ impl Checker {
             said: Vec::new(),
             restarted: false,
         });
-        lease.undelivered = false;
+        (lease.undelivered, lease.writing, lease.out) = (false, true, false);
         Ok(())
     }
 
@@ -334,7 +340,7 @@ impl Checker {
             match effect {
                 Effect::Grant(token) => {
                     if let Some(lease) = self.leases.get_mut(&token) {
-                        lease.written = true;
+                        (lease.written, lease.writing) = (true, false);
                     }
                 }
                 Effect::Mark(token) => {
@@ -372,7 +378,7 @@ impl Checker {
             match effect {
                 Effect::Grant(token) => {
                     if let Some(lease) = self.leases.get_mut(&token) {
-                        (lease.written, lease.durable) = (true, true);
+                        (lease.written, lease.durable, lease.writing) = (true, true, false);
                     }
                 }
                 Effect::Mark(_) => {}

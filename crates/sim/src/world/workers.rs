@@ -316,7 +316,7 @@ impl World {
             }
             Style::Strangers => {
                 let stranger = JobId(self.rng.u128().to_be_bytes());
-                let known = self.checker.any_job(self.rng.next());
+                let known = self.checker.any_job(token, self.rng.next());
                 for id in std::iter::once(stranger).chain(known) {
                     let ok = Payload {
                         content_type: None,
