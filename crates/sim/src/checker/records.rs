@@ -77,12 +77,18 @@ impl Checker {
                 _ => {}
             }
         }
-        if let Ok(ticket) = result {
-            self.pending.insert(*ticket, effects);
-            if self.plan.memory {
-                // What is in memory is as safe as it will ever be, and may be told before it is reported.
-                self.durable(now, *ticket)?;
-            }
+        match result {
+            Ok(ticket) => self.queued(now, *ticket, effects),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The append waits to be durable.
+    fn queued(&mut self, now: u64, ticket: Ticket, effects: Vec<Effect>) -> Verdict {
+        self.pending.insert(ticket, effects);
+        if self.plan.memory {
+            // What is in memory is as safe as it will ever be, and may be told before it is reported.
+            self.durable(now, ticket)?;
         }
         Ok(())
     }
