@@ -118,6 +118,10 @@ impl Dispatcher {
             let request = lease.request.clone();
             self.refresh(token);
             self.readmit(request.as_ref());
+        } else {
+            // It goes out again with another batch, whose record was written meanwhile: its worker is told a
+            // full term now.
+            self.refresh(token);
         }
     }
 

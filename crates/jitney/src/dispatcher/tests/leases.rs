@@ -295,6 +295,24 @@ fn a_repeated_poll_takes_an_expired_batch_again_and_has_it_written_again() {
     assert_eq!(desk.state(1), Some(State::Queued));
 }
 
+/// A repeated poll was told a full term when its answer left, and the term ran from the poll: a slow write of
+/// another batch in the same answer made the lease end before its worker knew.
+#[test]
+fn a_lease_that_goes_out_again_has_the_term_that_its_worker_is_told() {
+    let mut desk = Desk::new();
+    let named = |poll: &mut Poll| poll.request_id = Some(Arc::from("r"));
+    desk.arrive(Realtime, 1);
+    let first = desk.poll(named).remove(0);
+    desk.step(Event::GrantWritten(first.token));
+    assert!(!desk.poll(named).remove(0).fresh);
+    desk.pass(TERM / 2);
+    desk.step(Event::GrantWritten(first.token));
+    desk.pass(TERM / 2);
+    assert!(desk.decisions().is_empty(), "the term runs from the answer");
+    desk.pass(TERM / 2);
+    assert_eq!(desk.decisions().len(), 1);
+}
+
 fn recovered(delivered: bool, in_process: bool) -> (Desk, Token) {
     let mut desk = Desk::new();
     let before = Token { epoch: 2, ..token(5) };
