@@ -14,8 +14,8 @@ use joblog::replay::{Recovered, RecoveredJob};
 use joblog::storage::Storage;
 
 use super::{
-    AppendError, Arrival, Bus, Capabilities, Durability, Event, Failure, Identity, KeyEntry, Known, Past,
-    ReadError, Record, RecoveredLease, Space, StoredJob, Ticket, Usage, arrival,
+    AppendError, Arrival, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, Past, ReadError,
+    Record, RecoveredLease, Space, StoredJob, Ticket, Usage, arrival,
 };
 use crate::clock::{Mono, Now};
 use crate::job::{Group, IdempotencyKey, JobId, Processor};
@@ -117,20 +117,14 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
     fn take_progress(&mut self) {
         while let Some(progress) = self.log.progress() {
             match progress {
-                Progress::Written(ticket) => self.events.push_back(Event::Written(Ticket(ticket.0))),
+                Progress::Written(ticket) => self.events.push_back(Event::Written(ticket)),
                 Progress::Durable(ticket) => {
-                    let ticket = Ticket(ticket.0);
                     self.events.push_back(Event::Durable(ticket));
                     let visible = self.take_visible(ticket).unwrap_or_default();
                     self.events.extend(visible);
                 }
                 Progress::Failed(ticket, failure) => {
-                    let ticket = Ticket(ticket.0);
                     drop(self.take_visible(ticket));
-                    let failure = match failure {
-                        log::Failure::DiskFull => Failure::DiskFull,
-                        log::Failure::Unknown => Failure::Unknown,
-                    };
                     self.events.push_back(Event::Failed(ticket, failure));
                 }
                 Progress::SpaceReturned => self.events.push_back(Event::SpaceReturned),
@@ -188,24 +182,7 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
         space: Space,
         durability: Durability,
     ) -> Result<Ticket, AppendError> {
-        let space = match space {
-            Space::Submit => log::Space::Submit,
-            Space::Settle => log::Space::Settle,
-        };
-        let durability = match durability {
-            Durability::Write => log::Durability::Write,
-            Durability::Sync => log::Durability::Sync,
-        };
-        let ticket = self
-            .log
-            .append(records, space, durability)
-            .map_err(|error| match error {
-                log::AppendError::DiskFull => AppendError::DiskFull,
-                log::AppendError::Closed => AppendError::Closed,
-                log::AppendError::KeysFull => AppendError::KeysFull,
-                log::AppendError::TooLarge { bytes, limit } => AppendError::TooLarge { bytes, limit },
-            })?;
-        let ticket = Ticket(ticket.0);
+        let ticket = self.log.append(records, space, durability)?;
         let visible: Vec<_> = records.iter().filter_map(becomes_visible).collect();
         if !visible.is_empty() {
             self.visible.push_back((ticket, visible));
@@ -234,31 +211,11 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
     }
 
     fn find(&self, id: JobId) -> Option<Known> {
-        self.log.find(id).map(|known| match known {
-            log::Known::Submitting { ticket, fingerprint } => Known::Submitting {
-                ticket: Ticket(ticket.0),
-                fingerprint,
-            },
-            log::Known::Unsettled { fingerprint } => Known::Unsettled { fingerprint },
-            log::Known::Finished {
-                fingerprint,
-                end,
-                reason,
-                readable,
-            } => Known::Finished {
-                fingerprint,
-                end,
-                reason,
-                readable,
-            },
-        })
+        self.log.find(id)
     }
 
     fn find_key(&self, key: IdempotencyKey) -> Option<KeyEntry> {
-        self.log.find_key(key).map(|entry| KeyEntry {
-            id: entry.id,
-            fingerprint: entry.fingerprint,
-        })
+        self.log.find_key(key)
     }
 
     fn read(&self, id: JobId) -> Result<Option<StoredJob>, ReadError> {
@@ -270,19 +227,7 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
     }
 
     fn usage(&self) -> Usage {
-        let usage = self.log.usage();
-        Usage {
-            unsettled: usage.unsettled,
-            results: usage.results,
-            result_bytes: usage.result_bytes,
-            results_evicted: usage.results_evicted,
-            keys: usage.keys,
-            disk_bytes: usage.disk_bytes,
-            groups: usage.groups,
-            syncs: usage.syncs,
-            submits_full: usage.submits_full,
-            settles_full: usage.settles_full,
-        }
+        self.log.usage()
     }
 
     fn close(&mut self) {

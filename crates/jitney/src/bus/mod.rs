@@ -18,6 +18,7 @@
 pub mod log;
 mod memory;
 
+pub use joblog::log::{AppendError, Durability, Failure, KeyEntry, Known, Space, Ticket, Usage};
 pub use joblog::record::Record;
 pub use memory::{MemoryBus, Retention};
 
@@ -25,29 +26,7 @@ use bytes::Bytes;
 use joblog::record::Submit;
 
 use crate::clock::{Mono, Now, WallMs};
-use crate::job::{End, Group, IdempotencyKey, JobId, Priority, Processor, Reason, Token};
-
-/// Names one append, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
-/// What an append is for; a full disk refuses the first long before the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Space {
-    /// New work.
-    Submit,
-    /// Settles, returns, expiries, dispatch records: what lets the disk empty again.
-    Settle,
-}
-
-/// How safe an append must be before it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// `Written` is all that anyone waits for; no sync is made for its sake.
-    Write,
-    /// A sync follows; `Durable` is waited for.
-    Sync,
-}
+use crate::job::{Group, IdempotencyKey, JobId, Priority, Processor, Token};
 
 /// What makes jobs and results durable and carries them.
 pub trait Bus {
@@ -120,37 +99,6 @@ pub enum Event {
     /// The medium failed beside any append, in the background: as after [`Failure::Unknown`] nothing is ever
     /// durable again, and the process must end.
     Broken,
-}
-
-/// Why queued records did not become durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No room; nothing of the append is there. Trying again later is safe.
-    DiskFull,
-    /// Whether it is there is known only after a restart. The process must end (exit 74).
-    Unknown,
-}
-
-/// Why records were not even queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// No room for this kind of append. Trying again later is safe.
-    #[error("the disk is full")]
-    DiskFull,
-    /// An earlier sync failed, or the bus was closed.
-    #[error("the log takes no more records")]
-    Closed,
-    /// As many idempotency keys are held as may be. Trying again later is safe.
-    #[error("as many idempotency keys are held as `keys_max` allows")]
-    KeysFull,
-    /// The records do not fit in one frame.
-    #[error("{bytes} bytes of records exceed the limit of {limit} for one frame")]
-    TooLarge {
-        /// What they are.
-        bytes: u64,
-        /// What a frame takes.
-        limit: u64,
-    },
 }
 
 /// A stored record could not be read.
@@ -269,43 +217,6 @@ pub struct RecoveredLease {
     pub jobs: Vec<JobId>,
 }
 
-/// What memory knows of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Its submit is queued, not durable.
-    Submitting {
-        /// The append it waits for.
-        ticket: Ticket,
-        /// Its fingerprint.
-        fingerprint: u128,
-    },
-    /// Durable and without an outcome (an outcome may be queued).
-    Unsettled {
-        /// Its fingerprint.
-        fingerprint: u128,
-    },
-    /// Its outcome is durable.
-    Finished {
-        /// Its fingerprint.
-        fingerprint: u128,
-        /// How it ended.
-        end: End,
-        /// Why.
-        reason: Option<Reason>,
-        /// Whether its result can still be read.
-        readable: bool,
-    },
-}
-
-/// What an idempotency key stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyEntry {
-    /// The job.
-    pub id: JobId,
-    /// The fingerprint that the first submit had.
-    pub fingerprint: u128,
-}
-
 /// Encoded records of one job, read back. Cheap to clone: the bytes are shared.
 #[derive(Clone, Debug)]
 pub struct StoredJob {
@@ -313,31 +224,6 @@ pub struct StoredJob {
     pub submit: Bytes,
     /// The encoded outcome, if there is one that is kept.
     pub outcome: Option<Bytes>,
-}
-
-/// Figures of a bus.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Unsettled jobs, submits in flight included.
-    pub unsettled: u64,
-    /// Finished jobs whose result is kept.
-    pub results: u64,
-    /// Bytes of those results.
-    pub result_bytes: u64,
-    /// Results that gave way before their time.
-    pub results_evicted: u64,
-    /// Idempotency keys and client ids held.
-    pub keys: u64,
-    /// Bytes on disk, spares included.
-    pub disk_bytes: u64,
-    /// Commit groups written.
-    pub groups: u64,
-    /// Syncs made.
-    pub syncs: u64,
-    /// Whether new work is refused for want of room.
-    pub submits_full: bool,
-    /// Whether even settles are refused.
-    pub settles_full: bool,
 }
 
 /// A submit as the dispatcher sees it.
