@@ -8,6 +8,7 @@ mod cli;
 mod docs;
 mod exec;
 mod http;
+mod metrics;
 mod process;
 mod quickstart;
 mod serve;
