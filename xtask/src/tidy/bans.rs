@@ -66,6 +66,10 @@ const BANS: &[Ban] = &[
                 "real processes and their histories lie in real files",
             ),
             Exception::new(
+                "crates/jitney/src/cli/man.rs",
+                "`man --out DIR` writes the pages where the user says",
+            ),
+            Exception::new(
                 "crates/jitney/src/cli/ready_file.rs",
                 "`--ready-file` tells whoever started the server where it is",
             ),

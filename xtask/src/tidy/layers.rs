@@ -52,6 +52,8 @@ const LIBRARIES: &[(&str, &str, &str)] = &[
     ),
     ("anyhow", "cli main", "a library names its errors"),
     ("clap", "cli main", "only the command line parses arguments"),
+    ("clap_complete", "cli", "only the command line parses arguments"),
+    ("clap_mangen", "cli", "only the command line parses arguments"),
     ("axum", "http server", "HTTP ends at the front door"),
     ("hyper", "http server", "HTTP ends at the front door"),
     (

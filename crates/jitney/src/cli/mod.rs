@@ -3,12 +3,14 @@
 //! In: arguments and the environment. Out: data on standard output, everything else on standard error, and
 //! an exit code that says how it went (docs/cli.md).
 
+mod completions;
 mod config;
 mod exit;
 mod failure;
 mod job;
 mod lane;
 mod log;
+mod man;
 mod output;
 mod quickstart;
 mod ready_file;
@@ -22,7 +24,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing::Level;
 
 use crate::config::LogLevel;
@@ -68,6 +70,8 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Quickstart(quickstart::QuickstartArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Parses the arguments, runs the command, and says how it went.
@@ -100,6 +104,8 @@ fn run(command: Command, output: Output) -> Result<Exit, Failure> {
         Command::Log(command) => log::run(command, output),
         Command::Quickstart(args) => quickstart::run(args, output),
         Command::Config(command) => config::run(command, output),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command(), output),
+        Command::Man(args) => man::run(args, Cli::command(), output),
     }
 }
 
@@ -147,8 +153,6 @@ fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

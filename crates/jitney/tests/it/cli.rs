@@ -295,3 +295,51 @@ fn config_check_names_the_place_of_a_mistake() {
         "good.toml: good (listens on 127.0.0.1:9, 1 processors, 1 routes)\n"
     );
 }
+
+#[test]
+fn every_shell_gets_completions_with_the_commands_in_them() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        for word in ["quickstart", "idempotency-key", "verify"] {
+            assert!(stdout(&output).contains(word), "{shell} does not know `{word}`");
+        }
+    }
+    // The one shell that is everywhere takes them as they are.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jitney.bash");
+    fs::write(&path, &run(&["completions", "bash"]).stdout).unwrap();
+    let script = format!(
+        "source '{}' && COMP_WORDS=(jitney qu) COMP_CWORD=1 && _jitney jitney qu jitney && echo \"${{COMPREPLY[@]}}\"",
+        path.display()
+    );
+    let completed = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(stdout(&completed), "quickstart\n", "{}", stderr(&completed));
+}
+
+#[test]
+fn there_is_a_man_page_for_every_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run_in(directory.path(), &["man", "--out", "man/man1"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for page in [
+        "jitney",
+        "jitney-serve",
+        "jitney-job-get",
+        "jitney-log-verify",
+        "jitney-man",
+    ] {
+        let text = fs::read_to_string(directory.path().join(format!("man/man1/{page}.1"))).unwrap();
+        assert!(
+            text.contains(".SH SYNOPSIS") && text.contains("json"),
+            "{page}: {text}"
+        );
+    }
+    let main = run(&["man"]);
+    assert_eq!(
+        main.stdout,
+        fs::read(directory.path().join("man/man1/jitney.1")).unwrap()
+    );
+    let output = run_in(directory.path(), &["man", "--out", "man/man1/jitney.1"]);
+    assert_eq!(code(&output), 74, "{}", stderr(&output));
+}

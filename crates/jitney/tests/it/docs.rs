@@ -54,6 +54,8 @@ fn the_command_line_page_has_the_help() {
         &["log", "verify"],
         &["config", "check"],
         &["quickstart"],
+        &["completions"],
+        &["man"],
     ];
     let mut text = String::new();
     for command in commands {
