@@ -22,3 +22,4 @@ pub mod near;
 pub mod policy;
 pub mod telemetry;
 pub mod units;
+mod written;

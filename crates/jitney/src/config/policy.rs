@@ -1,52 +1,15 @@
 //! `[processor.NAME]` and its narrower tables: how jobs gather and retry.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::{Complaint, Complaints, Place, suggestion};
-use super::source::{Key, Keys, Source};
+use super::source::{Keys, Source};
 use crate::job::{Group, Priority, Processor};
-use crate::policy::{Policy, PolicyBook, PolicyPatch, ProcessorPolicy};
-use crate::units::format_duration;
-
-/// The most jobs of a batch: its answer must be held in memory, and settled in one request.
-const BATCH_JOBS_MAX: u32 = 10_000;
-
-/// The shortest lease: a worker must be able to extend it over a network.
-const LEASE_MIN: Duration = Duration::from_millis(100);
-
-macro_rules! key {
-    ($field:ident, $read:ident) => {
-        Key {
-            name: stringify!($field),
-            set: |patch, value| {
-                patch.$field = Some(value.$read()?);
-                Ok(())
-            },
-        }
-    };
-}
-
-/// Every key of these tables.
-pub(super) const KEYS: &[Key<PolicyPatch>] = &[
-    key!(max_jobs, small_count),
-    key!(max_bytes, size),
-    key!(min_jobs, small_count),
-    key!(max_delay, duration),
-    key!(idle_flush, switch),
-    key!(lower_lane_share, share),
-    key!(lease, span),
-    key!(heartbeat, span),
-    key!(batch_timeout, span),
-    key!(max_attempts, small_count),
-    key!(backoff, duration),
-    key!(backoff_max, duration),
-    key!(max_crashes, small_count),
-    key!(result_ttl, span),
-];
+pub(super) use crate::policy::KEYS;
+use crate::policy::{Contradiction, PolicyBook, PolicyPatch, ProcessorPolicy, isolated, together};
 
 /// The tables of one processor.
 struct Written {
@@ -193,7 +156,9 @@ impl Written {
             }
         }
         if let Some(realtime) = &self.priorities[Priority::Realtime.index()] {
-            check_isolated(realtime, name, &mut found);
+            for wrong in isolated(name, &realtime.draft) {
+                found.push(complaint(&wrong, realtime.first_place(wrong.keys)));
+            }
         }
         for (at, complaint) in found.iter().enumerate() {
             if !found[..at].contains(complaint) {
@@ -220,89 +185,17 @@ impl Layers<'_> {
         for layer in &self.layers {
             patch.lay(&layer.draft);
         }
-        let policy = patch.over_defaults(self.priority);
-        if self.priority != Priority::Realtime {
-            self.check_jobs(name, &patch, &policy, found);
-        }
-        self.check_times(name, &policy, found);
-    }
-
-    fn check_jobs(&self, name: &str, patch: &PolicyPatch, policy: &Policy, found: &mut Vec<Complaint>) {
-        let keys = ["min_jobs", "max_jobs"];
-        if let Some(min) = patch.min_jobs
-            && min > policy.max_jobs
-        {
-            let max = policy.max_jobs;
-            let message = format!(
-                "processor `{name}`: `min_jobs` is {min} and `max_jobs` is {max}: no batch could gather that many"
-            );
-            found.push(
-                Complaint::new(message, self.place(&keys)).hint("lower `min_jobs`, or raise `max_jobs`"),
-            );
-        }
-        if policy.max_jobs > BATCH_JOBS_MAX {
-            let max = policy.max_jobs;
-            let message =
-                format!("processor `{name}`: `max_jobs` is {max}, above the most possible, {BATCH_JOBS_MAX}");
-            found.push(Complaint::new(message, self.place(&["max_jobs"])));
-        }
-    }
-
-    fn check_times(&self, name: &str, policy: &Policy, found: &mut Vec<Complaint>) {
-        let lease = format_duration(policy.lease);
-        if policy.lease < LEASE_MIN {
-            let least = format_duration(LEASE_MIN);
-            let message =
-                format!("processor `{name}`: `lease` is {lease}, below the least possible, {least}");
-            found.push(Complaint::new(message, self.place(&["lease"])));
-        }
-        if policy.heartbeat > policy.lease / 2 {
-            let heartbeat = format_duration(policy.heartbeat);
-            let message = format!(
-                "processor `{name}`: `heartbeat` is {heartbeat}, more than half of `lease` ({lease}): one lost heartbeat would lose the batch"
-            );
-            let place = self.place(&["heartbeat", "lease"]);
-            found
-                .push(Complaint::new(message, place).hint("leave `heartbeat` out: it is a third of `lease`"));
-        }
-        if policy.batch_timeout < policy.lease {
-            let timeout = format_duration(policy.batch_timeout);
-            let message =
-                format!("processor `{name}`: `batch_timeout` is {timeout}, less than `lease` ({lease})");
-            let place = self.place(&["batch_timeout", "lease"]);
-            found.push(Complaint::new(message, place).hint("raise `batch_timeout`, or lower `lease`"));
-        }
-        if policy.backoff > policy.backoff_max {
-            let (first, max) = (
-                format_duration(policy.backoff),
-                format_duration(policy.backoff_max),
-            );
-            let message =
-                format!("processor `{name}`: `backoff` is {first}, more than `backoff_max` ({max})");
-            let place = self.place(&["backoff", "backoff_max"]);
-            found.push(Complaint::new(message, place).hint("raise `backoff_max`, or lower `backoff`"));
+        for wrong in together(name, self.priority, &patch) {
+            found.push(complaint(&wrong, self.place(wrong.keys)));
         }
     }
 }
 
-/// REALTIME jobs travel alone and at once; a table that says otherwise is a misunderstanding.
-fn check_isolated(realtime: &Keys<PolicyPatch>, name: &str, found: &mut Vec<Complaint>) {
-    let patch = &realtime.draft;
-    let contradicts = [
-        ("max_jobs", patch.max_jobs.is_some_and(|jobs| jobs > 1)),
-        ("min_jobs", patch.min_jobs.is_some_and(|jobs| jobs > 1)),
-        ("max_delay", patch.max_delay.is_some_and(|delay| !delay.is_zero())),
-    ];
-    for (key, contradicts) in contradicts {
-        if contradicts {
-            let message = format!(
-                "processor `{name}`: `{key}` has no use for REALTIME, whose jobs travel alone and at once"
-            );
-            found.push(
-                Complaint::new(message, realtime.place(key))
-                    .hint("set it for NORMAL or SLOW, or for the processor"),
-            );
-        }
+fn complaint(wrong: &Contradiction, place: Option<Place>) -> Complaint {
+    Complaint {
+        message: wrong.message.clone(),
+        place,
+        hint: wrong.hint.map(str::to_owned),
     }
 }
 

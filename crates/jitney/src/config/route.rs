@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Complaint, Complaints, FilePlace, Place, suggestion};
 use super::source::{Key, Keys, Source, read_text};
-use super::value::{Value, Wrong};
+use super::value::{Value, Wrong, typed};
 use crate::job::{Group, Priority, Processor};
 use crate::server::options::Route;
 use crate::units::format_duration;
@@ -262,7 +262,7 @@ fn read_status(
             complaints.push(complaint);
             continue;
         }
-        let number = Value::Toml(value.get_ref()).count(0).ok();
+        let number = typed(value.get_ref()).count(0).ok();
         let code = number.and_then(|number| u16::try_from(number).ok());
         match code.filter(|code| STATUS_RANGE.contains(code)) {
             Some(code) => drop(status.insert(outcome.to_owned(), code)),

@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::FILE_BYTES_MAX;
 use super::report::{Complaint, Complaints, FilePlace, Place, suggestion};
-use super::value::{Value, Wrong};
+use super::value::{Value, typed};
+pub(super) use crate::written::Key;
 
 /// Keys that the specification has and this version does not.
 const LATER: &[&str] = &[
@@ -28,14 +29,6 @@ const LATER: &[&str] = &[
 pub(super) struct Source {
     path: PathBuf,
     text: String,
-}
-
-/// One key of a table, and what it sets.
-pub(super) struct Key<T> {
-    /// As it is written.
-    pub(super) name: &'static str,
-    /// Sets it, or says what is wrong with the value.
-    pub(super) set: fn(&mut T, &Value<'_>) -> Result<(), Wrong>,
 }
 
 /// What is being filled in, and where each key was last set.
@@ -165,7 +158,7 @@ impl<T> Keys<T> {
             match keys.iter().find(|known| known.name == written) {
                 Some(known) => {
                     let place = source.place(value.span());
-                    self.set(known, &Value::Toml(value.get_ref()), place, complaints);
+                    self.set(known, &typed(value.get_ref()), place, complaints);
                 }
                 None => complaints.push(
                     source.unknown(

@@ -4,8 +4,16 @@
 //! [`Policy`] in force for one processor, group and priority. Narrower wins: group over priority over
 //! processor over default.
 
+mod check;
+mod keys;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+pub use check::Contradiction;
+pub(crate) use check::{isolated, together};
+pub(crate) use keys::KEYS;
+pub use keys::Shown;
 
 use crate::job::{Group, Priority, Processor};
 
@@ -142,27 +150,6 @@ impl PolicyBook {
 }
 
 impl PolicyPatch {
-    /// Takes over whatever `narrower` says.
-    pub fn lay(&mut self, narrower: &Self) {
-        macro_rules! take { ($($field:ident),*) => { $( if narrower.$field.is_some() { self.$field = narrower.$field; } )* } }
-        take!(
-            max_jobs,
-            max_bytes,
-            min_jobs,
-            max_delay,
-            idle_flush,
-            lower_lane_share,
-            lease,
-            heartbeat,
-            batch_timeout,
-            max_attempts,
-            backoff,
-            backoff_max,
-            max_crashes,
-            result_ttl
-        );
-    }
-
     /// The policy that this patch makes of the defaults of a lane.
     #[must_use]
     pub fn over_defaults(&self, priority: Priority) -> Policy {
