@@ -13,6 +13,7 @@ use crate::ids::JobId;
 use crate::log::{KeyEntry, Known, Options, Ticket};
 use crate::record::{End, IdempotencyKey, Outcome, Reason, Submit};
 use crate::retention::Retention;
+use crate::settings::Applied;
 use crate::time::{Mono, Now};
 
 /// Where a record is.
@@ -269,6 +270,16 @@ impl Index {
     pub(crate) fn drop_oldest_segment(&mut self) {
         if self.live.pop_front().is_some() {
             self.first_slot += 1;
+        }
+    }
+
+    /// A setting is durable: its segment stays as long as it is the newest of its name.
+    pub(crate) fn setting(&mut self, applied: Applied, slot: u32) {
+        if let Applied::Counts { live, instead_of } = applied {
+            self.count_live(slot, i64::from(live));
+            if let Some(before) = instead_of {
+                self.count_live(before, -1);
+            }
         }
     }
 

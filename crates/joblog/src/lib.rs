@@ -11,6 +11,7 @@ pub mod log;
 pub mod record;
 pub mod recovery;
 pub mod replay;
+pub mod settings;
 pub mod storage;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;

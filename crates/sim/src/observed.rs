@@ -173,6 +173,7 @@ fn written(record: &Record<'_>) -> Written {
             code: outcome.error.map(|error| error.code.to_owned()),
             children: outcome.children,
         }),
+        Record::Setting(_) => Written::Setting,
         Record::Return(back) => Written::Return {
             id: back.id,
             cause: back.cause,
@@ -208,6 +209,7 @@ fn report(event: &Event) -> Report {
             term: std::time::Duration::from_millis(lease.term_ms),
             jobs: lease.jobs.clone(),
         }),
+        Event::Setting(_) => Report::Setting,
         Event::Ready => Report::Ready,
         Event::SpaceReturned => Report::SpaceReturned,
         Event::Closed => Report::Closed,

@@ -58,6 +58,7 @@ pub(crate) enum Report {
     Closed,
     Broken,
     Gone(JobId),
+    Setting,
 }
 
 /// A lease of before the restart.
@@ -95,6 +96,7 @@ pub(crate) enum Written {
         attempts: u32,
         crashes: u32,
     },
+    Setting,
 }
 
 /// The end of a job, as it is written.

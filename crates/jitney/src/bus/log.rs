@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use joblog::storage::Storage;
 
 use super::{
     AppendError, Arrival, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, Past, ReadError,
-    Record, RecoveredLease, Space, StoredJob, Ticket, Usage, arrival,
+    Record, RecoveredLease, Setting, Space, StoredJob, Ticket, Usage, arrival,
 };
 use crate::clock::{Mono, Now};
 use crate::job::{Group, IdempotencyKey, JobId, Processor};
@@ -53,6 +54,8 @@ pub struct LogBus<S: Storage, E> {
     /// What [`Bus::poll`] reports next.
     events: VecDeque<Event>,
     recovered: bool,
+    /// The settings were reported.
+    settings_told: bool,
     /// It was reported that the log takes no more records.
     broken: bool,
     chore_under_way: bool,
@@ -67,6 +70,7 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
             visible: VecDeque::new(),
             events: VecDeque::new(),
             recovered: false,
+            settings_told: false,
             broken: false,
             chore_under_way: false,
         }
@@ -80,6 +84,17 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
     fn next_recovered(&mut self) -> Option<Event> {
         if self.recovered {
             return None;
+        }
+        if !std::mem::replace(&mut self.settings_told, true) {
+            let settings = self.log.settings().map(|(name, value)| Setting {
+                name: Box::from(name),
+                value: Some(Bytes::from_owner(Arc::clone(value))),
+            });
+            self.events
+                .extend(settings.map(|setting| Event::Setting(Box::new(setting))));
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
         }
         match self.log.next_recovered() {
             Some(Recovered::Job(job)) => Some(Event::Arrived(Box::new(recovered_job(job)))),
@@ -269,6 +284,7 @@ fn becomes_visible(record: &Record<'_>) -> Option<Event> {
     match record {
         Record::Submit(submit) => Some(Event::Arrived(Box::new(arrival(submit)))),
         Record::Outcome(outcome) => Some(Event::Outcome(outcome.id)),
+        Record::Setting(setting) => Some(Event::Setting(Box::new(Setting::of(setting)))),
         Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_) => None,
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use joblog::record::{Outcome, Submit};
 
 use super::{
-    AppendError, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, ReadError, Record, Space,
-    StoredJob, Ticket, Usage, arrival,
+    AppendError, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, ReadError, Record, Setting,
+    Space, StoredJob, Ticket, Usage, arrival,
 };
 use crate::clock::{Mono, Now, after};
 use crate::job::{End, IdempotencyKey, JobId, Reason};
@@ -234,6 +234,7 @@ impl Bus for MemoryBus {
             let event = match record {
                 Record::Submit(submit) => Some(self.take_submit(submit, record)),
                 Record::Outcome(outcome) => self.take_outcome(outcome, record),
+                Record::Setting(setting) => Some(Event::Setting(Box::new(Setting::of(setting)))),
                 Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_) => None,
             };
             self.events.extend(event);

@@ -14,12 +14,14 @@
 //! 4. `Outcome(job)` comes after the `Durable` of its outcome; the job never arrives again.
 //! 5. After `Failed(_, Unknown)` nothing is ever `Durable` again: the process must end.
 //! 6. `Written(ticket)` promises survival of the process, not of the machine; it precedes `Durable`.
+//! 7. `Setting` comes after the `Durable` of its record; after a restart the latest of each name comes again, before
+//!    any `Arrived`, and a removed one does not.
 
 pub mod log;
 mod memory;
 
 pub use joblog::log::{AppendError, Durability, Failure, KeyEntry, Known, Space, Ticket, Usage};
-pub use joblog::record::Record;
+pub use joblog::record::{Record, Setting as SettingRecord};
 pub use memory::{MemoryBus, Retention};
 
 use bytes::Bytes;
@@ -88,6 +90,8 @@ pub enum Event {
     Gone(JobId),
     /// A job's outcome is durable.
     Outcome(JobId),
+    /// A setting is durable; also at start, before anything else, for each that has a value.
+    Setting(Box<Setting>),
     /// After a restart: a lease that was alive, reported after its jobs arrived.
     Leased(Box<RecoveredLease>),
     /// After a start: everything that was pending has been reported.
@@ -99,6 +103,15 @@ pub enum Event {
     /// The medium failed beside any append, in the background: as after [`Failure::Unknown`] nothing is ever
     /// durable again, and the process must end.
     Broken,
+}
+
+/// A name and its value, which outlive restarts where the bus does: the latest [`Record::Setting`] of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The name.
+    pub name: Box<str>,
+    /// The value; `None` if it was removed.
+    pub value: Option<Bytes>,
 }
 
 /// A stored record could not be read.
@@ -224,6 +237,16 @@ pub struct StoredJob {
     pub submit: Bytes,
     /// The encoded outcome, if there is one that is kept.
     pub outcome: Option<Bytes>,
+}
+
+impl Setting {
+    /// A copy of a record's.
+    pub(crate) fn of(setting: &SettingRecord<'_>) -> Self {
+        Self {
+            name: Box::from(setting.name),
+            value: setting.value.map(Bytes::copy_from_slice),
+        }
+    }
 }
 
 /// A submit as the dispatcher sees it.

@@ -281,6 +281,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 // Only what is durable is told.
                 bus::Event::Outcome(id) => self.wake(id),
                 bus::Event::Leased(lease) => self.step(Event::Recovered(*lease)),
+                // Nobody makes settings yet.
+                bus::Event::Setting(_) => {}
                 bus::Event::Ready => self.ready = true,
                 bus::Event::SpaceReturned => {
                     self.set_full(false);
@@ -384,6 +386,10 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             }
             Err(AppendError::KeysFull) => Err(Refusal::KeysFull {
                 limit: self.limits.keys_max,
+            }),
+            Err(AppendError::SettingsFull) => Err(Refusal::InvalidValue {
+                detail: "as many settings are kept as may be: remove one first".to_owned(),
+                pointer: String::new(),
             }),
             // Nothing was queued: the stop came first.
             Err(AppendError::Closed) if self.stopping.is_some() => Err(Refusal::Draining),

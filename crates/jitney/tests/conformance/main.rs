@@ -36,6 +36,7 @@ macro_rules! every_bus {
                 rule3_a_job_arrives_once_and_after_its_submit_is_durable
                 rule4_an_outcome_is_told_once_and_after_it_is_durable
                 rule6_written_comes_before_durable
+                rule7_a_setting_is_told_once_and_after_it_is_durable
                 a_closed_bus_takes_no_more;
             delivery:
                 c01_every_job_is_processed_once_and_every_caller_gets_its_own_result
@@ -83,7 +84,8 @@ macro_rules! buses_that_outlive_their_process {
             rules:
                 rule3_after_a_restart_every_unsettled_job_arrives_again_in_order_before_ready
                 rule4_after_a_restart_a_finished_job_stays_finished
-                rule6_what_was_written_survives_the_end_of_the_process;
+                rule6_what_was_written_survives_the_end_of_the_process
+                rule7_after_a_restart_the_latest_of_each_setting_is_told_first;
             delivery:
                 c02_a_dead_node_loses_nothing_and_what_was_finished_is_not_run_again
                 c02_a_batch_on_its_way_is_back_in_its_lane_at_once_when_the_node_dies
@@ -114,7 +116,8 @@ macro_rules! buses_on_a_faulty_medium {
                 rule3_no_job_arrives_before_its_sync
                 rule4_no_outcome_is_told_before_its_sync
                 rule5_after_a_failed_sync_nothing_is_durable
-                rule6_written_is_told_before_the_sync;
+                rule6_written_is_told_before_the_sync
+                rule7_no_setting_is_told_before_its_sync;
             delivery:
                 c01_no_caller_hears_accepted_before_its_job_is_durable
                 c03_a_result_that_was_published_but_not_acknowledged_is_there_once

@@ -1,6 +1,8 @@
 //! The durability rules of the bus's documentation, asked of the bus itself, without a driver.
 
-use jitney::bus::{AppendError, Bus, Durability, Event, Failure, Known, Record, Space, Ticket};
+use jitney::bus::{
+    AppendError, Bus, Durability, Event, Failure, Known, Record, SettingRecord, Space, Ticket,
+};
 use jitney::clock::{Mono, Now, WallMs};
 use jitney::job::{End, JobId, Priority, Token};
 use joblog::record::{Dispatch, Outcome, Submit};
@@ -18,12 +20,14 @@ enum Said {
     Failed(Ticket, Failure),
     Arrived(JobId),
     Outcome(JobId),
+    /// The first byte of the name, and of the value if there is one.
+    Setting(u8, Option<u8>),
     Ready,
     Closed,
     Other,
 }
 
-use Said::{Arrived, Closed, Durable, Failed, Outcome as Ended, Ready, Written};
+use Said::{Arrived, Closed, Durable, Failed, Outcome as Ended, Ready, Setting, Written};
 
 /// A bus alone, and all that it said in this boot.
 struct Alone<H: Harness> {
@@ -86,6 +90,18 @@ impl<H: Harness> Alone<H> {
             .unwrap()
     }
 
+    /// `None` as the value removes the name.
+    fn set(&mut self, name: &str, value: Option<&[u8]>) -> Ticket {
+        let record = Record::Setting(SettingRecord {
+            name,
+            value,
+            version: 0,
+        });
+        self.bus()
+            .append(&[record], Space::Settle, Durability::Sync)
+            .unwrap()
+    }
+
     fn count(&self, said: Said) -> usize {
         self.said.iter().filter(|other| **other == said).count()
     }
@@ -130,6 +146,10 @@ fn short(event: &Event) -> Said {
         Event::Outcome(id) => Ended(*id),
         Event::Ready => Ready,
         Event::Closed => Closed,
+        Event::Setting(setting) => Setting(
+            setting.name.as_bytes()[0],
+            setting.value.as_ref().map(|value| value[0]),
+        ),
         Event::Gone(_) | Event::Leased(_) | Event::SpaceReturned | Event::Broken => Said::Other,
     }
 }
@@ -530,4 +550,61 @@ pub(crate) fn a_closed_bus_takes_no_more<H: Harness>() {
         .bus()
         .append(&[submit(2, b"2")], Space::Submit, Durability::Sync);
     assert_eq!(late, Err(AppendError::Closed));
+}
+
+/// Rule 7: a setting is told after it is durable, and so is its removal.
+pub(crate) fn rule7_a_setting_is_told_once_and_after_it_is_durable<H: Harness>() {
+    let mut alone = Alone::<H>::open();
+    let first = alone.set("a", Some(b"1"));
+    let second = alone.set("a", None);
+    alone.listen();
+    for (ticket, value) in [(first, Some(b'1')), (second, None)] {
+        assert!(alone.place(Durable(ticket)) < alone.place(Setting(b'a', value)));
+    }
+}
+
+/// Rule 7: after a restart the latest of each name comes before any job, and what was removed does not come.
+pub(crate) fn rule7_after_a_restart_the_latest_of_each_setting_is_told_first<H: Restarts>() {
+    let mut alone = Alone::<H>::open();
+    for (name, value) in [
+        ("a", Some(&b"1"[..])),
+        ("b", Some(b"1")),
+        ("c", Some(b"1")),
+        ("a", Some(b"2")),
+        ("b", None),
+    ] {
+        alone.set(name, value);
+    }
+    alone.submit(1);
+    alone.listen();
+    for _ in 0..2 {
+        alone.kill_and_reopen();
+        let expected = [
+            Setting(b'a', Some(b'2')),
+            Setting(b'c', Some(b'1')),
+            Arrived(id(1)),
+            Ready,
+        ];
+        assert_eq!(alone.said, expected);
+    }
+    alone.set("a", Some(b"3"));
+    alone.listen();
+    alone.kill_and_reopen();
+    assert_eq!(
+        alone.count(Setting(b'a', Some(b'3'))),
+        1,
+        "versions go on growing"
+    );
+}
+
+/// Rule 7: no setting is told before its sync.
+pub(crate) fn rule7_no_setting_is_told_before_its_sync<H: Faulty>() {
+    let mut alone = Alone::<H>::open();
+    alone.harness.hold(Step::Sync);
+    alone.set("a", Some(b"1"));
+    alone.listen();
+    assert_eq!(alone.count(Setting(b'a', Some(b'1'))), 0);
+    alone.harness.release();
+    alone.listen();
+    assert_eq!(alone.count(Setting(b'a', Some(b'1'))), 1);
 }

@@ -146,6 +146,8 @@ pub enum AppendError {
     Closed,
     /// As many keys are known as may be. Trying again later is safe.
     KeysFull,
+    /// As many settings are kept as may be. Somebody must remove one.
+    SettingsFull,
     /// The records do not fit in one frame. The caller must make them smaller.
     TooLarge {
         /// What they may take.
@@ -160,6 +162,7 @@ impl fmt::Display for AppendError {
         match self {
             Self::DiskFull => f.write_str("the disk is full"),
             Self::Closed => f.write_str("the log takes no more records"),
+            Self::SettingsFull => f.write_str("as many settings are kept as may be"),
             Self::KeysFull => f.write_str("as many idempotency keys are known as `keys_max` allows"),
             Self::TooLarge { bytes, limit } => {
                 write!(

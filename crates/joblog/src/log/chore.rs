@@ -164,6 +164,7 @@ impl<S: Storage> Log<S> {
 
     fn drop_oldest_segment(&mut self) -> Option<super::Segment<S::File>> {
         let segment = self.segments.pop_front()?;
+        self.settings.segment_gone(self.first_slot);
         self.first_slot += 1;
         self.index.drop_oldest_segment();
         Some(segment)

@@ -3,6 +3,7 @@
 use super::{AppendError, Closing, Durability, Failure, Log, Progress, Space, Ticket};
 use crate::frame;
 use crate::record::{Record, Records, Submit};
+use crate::settings::Refused;
 use crate::storage::Storage;
 
 /// A frame that is being filled.
@@ -89,6 +90,7 @@ impl<S: Storage> Log<S> {
         if keys > 0 && self.index.keys_full(keys) {
             return Err(AppendError::KeysFull);
         }
+        self.settings.check(records).map_err(settings_error)?;
         let fits = self.fits_hot_segment(bytes);
         if self.spares.refuses(space, fits) {
             return Err(AppendError::DiskFull);
@@ -99,8 +101,9 @@ impl<S: Storage> Log<S> {
             self.index.submit_queued(submit, ticket);
             self.identity.last_sequence = self.identity.last_sequence.max(submit.sequence);
         }
+        let numbered = self.number_settings(records);
         let group = self.group_for(bytes);
-        for record in records {
+        for record in numbered.as_deref().unwrap_or(records) {
             record.encode(&mut group.frame);
         }
         group.appends.push(Append {
@@ -110,6 +113,18 @@ impl<S: Storage> Log<S> {
             end: group.frame.len(),
         });
         Ok(ticket)
+    }
+
+    /// The records, settings with their versions; `None` where there is no setting.
+    fn number_settings<'a>(&mut self, records: &[Record<'a>]) -> Option<Vec<Record<'a>>> {
+        let is_setting = |record: &Record<'_>| matches!(record, Record::Setting(_));
+        records.iter().any(is_setting).then(|| {
+            let number = |record: &Record<'a>| match record {
+                Record::Setting(setting) => Record::Setting(self.settings.queue(setting)),
+                other => other.clone(),
+            };
+            records.iter().map(number).collect()
+        })
     }
 
     /// The group that takes `bytes` more: the last one, or a new one.
@@ -159,14 +174,27 @@ impl<S: Storage> Log<S> {
     /// `records` are the records of these appends.
     pub(super) fn fail_appends(&mut self, records: &[u8], appends: &[Append], failure: Failure) {
         for (_, bytes) in Records::new(records).flatten() {
-            if let Ok(submit) = Submit::decode(bytes) {
-                self.index.submit_failed(submit.id);
+            match Record::decode(bytes) {
+                Ok(Record::Submit(submit)) => self.index.submit_failed(submit.id),
+                Ok(Record::Setting(setting)) => self.settings.unqueue(&setting),
+                _ => {}
             }
         }
         let failed = appends
             .iter()
             .map(|append| Progress::Failed(append.ticket, failure));
         self.progress.extend(failed);
+    }
+}
+
+fn settings_error(refused: Refused) -> AppendError {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    match refused {
+        Refused::TooLarge { bytes, limit } => AppendError::TooLarge {
+            bytes: count(bytes),
+            limit: count(limit),
+        },
+        Refused::Full => AppendError::SettingsFull,
     }
 }
 

@@ -31,6 +31,7 @@ use crate::index::{Index, Place};
 use crate::record::{IdempotencyKey, Record};
 use crate::recovery::{self, OpenError, Start};
 use crate::replay::{Drain, Recovered};
+use crate::settings::Settings;
 use crate::storage::{File, Storage};
 use crate::time::{Mono, Now};
 
@@ -55,6 +56,7 @@ pub struct Log<S: Storage> {
     /// Frames that are written and not known to be synced.
     unsynced: VecDeque<progress::Written>,
     index: Index,
+    settings: Settings,
     cache: Cache,
     spares: Spares<S::File>,
     chore: Option<chore::Running>,
@@ -150,6 +152,7 @@ impl<S: Storage> Log<S> {
             lsn,
             spares,
             index,
+            settings,
             drain,
             report,
         } = recovery::start(&storage, &options, &mut random, now)?;
@@ -167,6 +170,7 @@ impl<S: Storage> Log<S> {
             in_flight: None,
             unsynced: VecDeque::new(),
             index,
+            settings,
             cache,
             spares,
             chore: None,
@@ -254,6 +258,17 @@ impl<S: Storage> Log<S> {
     #[must_use]
     pub fn keys_full(&self) -> bool {
         self.index.keys_full(1)
+    }
+
+    /// The value of a setting, if it has one and that is durable.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&Arc<[u8]>> {
+        self.settings.get(name)
+    }
+
+    /// Every durable setting that has a value, in the order of names.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
+        self.settings.iter()
     }
 
     /// Reads a durable job's submit back, and its outcome if that is kept.

@@ -397,6 +397,11 @@ impl<S: Storage> Log<S> {
             Ok(Record::Outcome(outcome)) => {
                 self.index.outcome(&outcome, place, 0, self.now);
             }
+            Ok(Record::Setting(setting)) => {
+                self.settings.unqueue(&setting);
+                let applied = self.settings.apply(&setting, place.slot);
+                self.index.setting(applied, place.slot);
+            }
             // Leases and returns are read back at the next start only.
             Ok(Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_)) => {}
             Err(error) => unreachable!("this log encoded the record: {error}"),

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::format::{self, FLAG, HEAD, TAG_HEAD, VERSION, error, fixed, kind};
-use super::{Cause, Dispatch, End, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return, Submit};
+use super::{
+    Cause, Dispatch, End, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return, Setting, Submit,
+};
 use crate::ids::{JobId, Priority, Token, WallMs};
 
 /// Why bytes are not a record.
@@ -92,6 +94,7 @@ impl<'a> Record<'a> {
             kind::DELIVERED => Self::Delivered(delivered(open)?),
             kind::OUTCOME => Self::Outcome(outcome(open)?),
             kind::RETURN => Self::Return(returned(open)?),
+            kind::SETTING => Self::Setting(setting(open)?),
             other => {
                 return Err(DecodeError::Newer {
                     kind: other,
@@ -330,6 +333,22 @@ fn returned(mut open: Open<'_>) -> Result<Return<'_>, DecodeError> {
     }
     returned.error = error.fields()?;
     Ok(returned)
+}
+
+fn setting(mut open: Open<'_>) -> Result<Setting<'_>, DecodeError> {
+    use format::setting as tags;
+    open.check_fixed(fixed::SETTING)?;
+    let version = open.fixed.u64()?;
+    let (mut name, mut value) = (None, None);
+    while let Some((tag, field)) = open.tagged.tag()? {
+        match tag {
+            tags::NAME => name = Some(field.text("name")?),
+            tags::VALUE => value = Some(field.0),
+            _ => {}
+        }
+    }
+    let name = name.ok_or(DecodeError::Field("name"))?;
+    Ok(Setting { name, value, version })
 }
 
 #[derive(Default)]

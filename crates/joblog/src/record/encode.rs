@@ -1,7 +1,7 @@
 //! Records to bytes: each byte of a payload is copied once, into the frame.
 
 use super::format::{self, FLAG, HEAD, TAG_HEAD, VERSION, error, fixed, kind};
-use super::{Cause, Dispatch, End, ErrorFields, Outcome, Reason, Record, Return, Submit};
+use super::{Cause, Dispatch, End, ErrorFields, Outcome, Reason, Record, Return, Setting, Submit};
 use crate::ids::{Priority, Token};
 
 impl Record<'_> {
@@ -16,6 +16,7 @@ impl Record<'_> {
             Self::Delivered(token) => delivered(*token, out),
             Self::Outcome(outcome) => outcome.encode(out),
             Self::Return(returned) => returned.encode(out),
+            Self::Setting(setting) => setting.encode(out),
         }
     }
 
@@ -48,6 +49,7 @@ impl Record<'_> {
             Self::Delivered(_) => 0,
             Self::Outcome(o) => o.result.len() + text(o.content_type) + text(o.worker) + error_bytes(o.error),
             Self::Return(r) => error_bytes(r.error),
+            Self::Setting(s) => s.name.len() + s.value.map_or(0, <[u8]>::len),
         }
     }
 }
@@ -157,6 +159,19 @@ impl Return<'_> {
         out.push(flag(self.alone));
         tag_number(out, format::returned::DUE, self.due.map(|at| at.0));
         tag_error(out, self.error);
+        finish(out, start);
+    }
+}
+
+impl Setting<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        use format::setting as tags;
+        let start = begin(out, kind::SETTING, fixed::SETTING);
+        out.extend_from_slice(&self.version.to_le_bytes());
+        tag(out, tags::NAME, self.name.as_bytes());
+        if let Some(value) = self.value {
+            tag(out, tags::VALUE, value);
+        }
         finish(out, start);
     }
 }

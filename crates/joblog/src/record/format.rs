@@ -15,6 +15,7 @@ pub(super) mod kind {
     pub(in crate::record) const DELIVERED: u8 = 3;
     pub(in crate::record) const OUTCOME: u8 = 4;
     pub(in crate::record) const RETURN: u8 = 5;
+    pub(in crate::record) const SETTING: u8 = 6;
 }
 
 /// Bytes of fixed fields.
@@ -24,6 +25,7 @@ pub(super) mod fixed {
     pub(in crate::record) const DELIVERED: u16 = 20;
     pub(in crate::record) const OUTCOME: u16 = 38;
     pub(in crate::record) const RETURN: u16 = 46;
+    pub(in crate::record) const SETTING: u16 = 8;
 }
 
 /// Bit 0 of a flags byte: `client_id` of a submit, `in_process` of a dispatch, `alone` of a return.
@@ -65,6 +67,11 @@ pub(super) mod error {
     pub(in crate::record) const CODE: u8 = 6;
     pub(in crate::record) const MESSAGE: u8 = 7;
     pub(in crate::record) const DATA: u8 = 8;
+}
+
+pub(super) mod setting {
+    pub(in crate::record) const NAME: u8 = 1;
+    pub(in crate::record) const VALUE: u8 = 2;
 }
 
 pub(super) mod returned {

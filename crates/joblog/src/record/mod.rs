@@ -27,6 +27,8 @@ pub enum Record<'a> {
     Outcome(Outcome<'a>),
     /// A job went back from a lease to its lane.
     Return(Return<'a>),
+    /// A name was given a value that outlives restarts, or lost it.
+    Setting(Setting<'a>),
 }
 
 /// A job as it was accepted.
@@ -187,6 +189,18 @@ pub struct Return<'a> {
     pub crashes: u32,
     /// The error of the try that ended.
     pub error: Option<ErrorFields<'a>>,
+}
+
+/// A name and its value, kept until the next setting of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// The name; at most [`crate::settings::NAME_BYTES_MAX`].
+    pub name: &'a str,
+    /// The value; at most [`crate::settings::VALUE_BYTES_MAX`]. `None` removes the name.
+    pub value: Option<&'a [u8]>,
+    /// Of two settings of a name the one with the higher version counts. The log gives it when it appends the
+    /// record; what stands here before does not matter.
+    pub version: u64,
 }
 
 /// What ended a lease on a job without settling it.

@@ -93,6 +93,14 @@ const CAUSES: [Cause; 7] = [
     Cause::MissingOutcome,
 ];
 
+fn setting(p: &Parts) -> Record<'_> {
+    Record::Setting(Setting {
+        name: &p.names.0,
+        value: p.flag.then_some(p.data.as_slice()),
+        version: p.token.sequence,
+    })
+}
+
 /// One record of every kind.
 fn records(p: &Parts) -> Vec<Record<'_>> {
     let error = p.optional_text.as_deref().map(|code| ErrorFields {
@@ -161,6 +169,7 @@ fn records(p: &Parts) -> Vec<Record<'_>> {
         Record::Delivered(p.token),
         Record::Outcome(outcome),
         Record::Return(returned),
+        setting(p),
     ]
 }
 
@@ -192,7 +201,7 @@ proptest! {
         let _ = Records::new(&bytes).count();
         let _ = Record::decode(&bytes);
         if bytes.len() >= 12 {
-            bytes[8] = 1 + bytes[8] % 5;
+            bytes[8] = 1 + bytes[8] % 6;
             bytes[9] = 1;
             bytes[11] = 0;
             reseal(&mut bytes);

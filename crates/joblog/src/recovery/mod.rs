@@ -15,6 +15,7 @@ use crate::index::{Index, Place, Submitted};
 use crate::log::{Identity, Lsn, Options, RandomSource, Segment, Spares, Tail, age_ms};
 use crate::record::Record;
 use crate::replay::{Drain, Replay};
+use crate::settings::Settings;
 use crate::storage::Storage;
 use crate::time::Now;
 
@@ -140,6 +141,7 @@ pub(crate) struct Start<S: Storage> {
     pub(crate) lsn: Lsn,
     pub(crate) spares: Spares<S::File>,
     pub(crate) index: Index,
+    pub(crate) settings: Settings,
     pub(crate) drain: Drain,
     pub(crate) report: Report,
 }
@@ -159,6 +161,7 @@ pub(crate) fn start<S: Storage>(
     let ending = walk(&survey.chain, &mut visitor)?;
     let Rebuild {
         mut index,
+        settings,
         replay,
         mut report,
         ..
@@ -202,6 +205,7 @@ pub(crate) fn start<S: Storage>(
         lsn,
         spares,
         index,
+        settings,
         drain: replay.finish(),
         report,
     })
@@ -210,6 +214,7 @@ pub(crate) fn start<S: Storage>(
 /// Takes every record in, in order.
 struct Rebuild {
     index: Index,
+    settings: Settings,
     replay: Replay,
     report: Report,
     slot: u32,
@@ -224,6 +229,7 @@ impl Rebuild {
         }
         Self {
             index,
+            settings: Settings::default(),
             replay: Replay::new(seed),
             report: Report::default(),
             slot: 0,
@@ -263,6 +269,10 @@ impl Visitor for Rebuild {
             Record::Dispatch(dispatch) => self.replay.dispatch(dispatch),
             Record::Delivered(token) => self.replay.delivered(*token),
             Record::Return(returned) => self.replay.returned(returned),
+            Record::Setting(setting) => {
+                let applied = self.settings.apply(setting, place.slot);
+                self.index.setting(applied, place.slot);
+            }
         }
     }
 

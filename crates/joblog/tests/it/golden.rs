@@ -15,8 +15,10 @@ use joblog::{Options, verify::verify};
 
 use crate::support::{SECOND, TestLog, dispatch, id, outcome, small, submit};
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+fn fixtures(set: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(set)
 }
 
 fn options() -> Options {
@@ -136,6 +138,24 @@ fn write() -> SimDisk {
     log.disk.clone()
 }
 
+/// The records of kind 6, which came later: a value, a newer one, a removal.
+fn write_settings() -> SimDisk {
+    let mut log = TestLog::with(options());
+    log.settle_down();
+    for (name, value) in [
+        ("lane/orders", Some(&b"paused"[..])),
+        ("policy", Some(b"{}")),
+        ("lane/orders", Some(b"")),
+        ("policy", None),
+    ] {
+        log.set(name, value).unwrap();
+        log.settle_down();
+    }
+    log.log.close();
+    log.settle_down();
+    log.disk.clone()
+}
+
 fn segments(disk: &SimDisk) -> Vec<String> {
     disk.list()
         .unwrap()
@@ -146,17 +166,21 @@ fn segments(disk: &SimDisk) -> Vec<String> {
 
 #[test]
 fn todays_code_writes_the_golden_files_byte_for_byte() {
-    let disk = write();
-    let names = segments(&disk);
-    assert_eq!(names.len(), 2);
-    for name in names {
-        let path = fixtures().join(&name);
+    assert_eq!(compare(&write(), "v1"), 2);
+    assert_eq!(compare(&write_settings(), "v1_settings"), 1);
+}
+
+/// Compares the segments with the fixtures of this set, and counts them.
+fn compare(disk: &SimDisk, set: &str) -> usize {
+    let names = segments(disk);
+    for name in &names {
+        let path = fixtures(set).join(name);
         if std::env::var_os("JOBLOG_BLESS").is_some() {
-            std::fs::create_dir_all(fixtures()).unwrap();
-            std::fs::write(&path, disk.content(&name)).unwrap();
+            std::fs::create_dir_all(fixtures(set)).unwrap();
+            std::fs::write(&path, disk.content(name)).unwrap();
         }
         let golden = std::fs::read(&path).unwrap();
-        let written = disk.content(&name);
+        let written = disk.content(name);
         let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
         assert_eq!(
             (differs, golden.len()),
@@ -164,13 +188,14 @@ fn todays_code_writes_the_golden_files_byte_for_byte() {
             "`{name}` is not as it was"
         );
     }
+    names.len()
 }
 
 #[test]
 fn todays_code_reads_the_golden_files() {
     let disk = SimDisk::new();
     for name in ["segment-0000000000000002", "segment-0000000000000003"] {
-        disk.plant(name, &std::fs::read(fixtures().join(name)).unwrap());
+        disk.plant(name, &std::fs::read(fixtures("v1").join(name)).unwrap());
     }
     let verdict = verify(&disk).unwrap();
     assert_eq!(
@@ -203,4 +228,13 @@ fn todays_code_reads_the_golden_files() {
     assert_eq!(Outcome::decode(stored.as_ref()), Ok(full_outcome(lease.token)));
     assert_eq!(log.result(1).as_deref(), Some(&b"[1,2]"[..]));
     assert_eq!((log.report.boot, log.report.last_sequence), (3, 6));
+}
+
+#[test]
+fn todays_code_reads_the_golden_settings() {
+    let disk = SimDisk::new();
+    let name = "segment-0000000000000001";
+    disk.plant(name, &std::fs::read(fixtures("v1_settings").join(name)).unwrap());
+    let log = TestLog::open(disk, options(), TestLog::new().now, 9).unwrap();
+    assert_eq!(log.settings(), [("lane/orders".to_owned(), Vec::new())]);
 }

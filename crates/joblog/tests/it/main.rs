@@ -15,4 +15,6 @@ mod recovery;
 #[cfg(test)]
 mod retention;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod support;

@@ -2,7 +2,7 @@
 
 use joblog::ids::{JobId, Priority, Token, WallMs};
 use joblog::log::{AppendError, Durability, Progress, Space, Ticket};
-use joblog::record::{Dispatch, End, Outcome, Record, Submit};
+use joblog::record::{Dispatch, End, Outcome, Record, Setting, Submit};
 use joblog::recovery::{OpenError, Report};
 use joblog::replay::Recovered;
 use joblog::testing::{Random, SimDisk};
@@ -140,6 +140,21 @@ impl TestLog {
     pub(crate) fn settle(&mut self, number: u64, result: &[u8]) -> Result<Ticket, AppendError> {
         let record = Record::Outcome(outcome(number, result, self.now.wall));
         self.log.append(&[record], Space::Settle, Durability::Sync)
+    }
+
+    /// `None` as the value removes the name.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&[u8]>) -> Result<Ticket, AppendError> {
+        let record = Record::Setting(Setting {
+            name,
+            value,
+            version: 0,
+        });
+        self.log.append(&[record], Space::Settle, Durability::Sync)
+    }
+
+    pub(crate) fn settings(&self) -> Vec<(String, Vec<u8>)> {
+        let owned = |(name, value): (&str, &std::sync::Arc<[u8]>)| (name.to_owned(), value.to_vec());
+        self.log.settings().map(owned).collect()
     }
 
     /// Carries out one chore, if one is due.

@@ -282,7 +282,7 @@ impl Checker {
                 self.poisoned = true;
                 Ok(())
             }
-            Report::SpaceReturned | Report::Closed => Ok(()),
+            Report::SpaceReturned | Report::Closed | Report::Setting => Ok(()),
         }
     }
 
