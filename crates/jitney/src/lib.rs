@@ -9,6 +9,7 @@ pub mod http;
 pub mod server;
 pub mod worker;
 
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

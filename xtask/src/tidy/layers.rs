@@ -32,6 +32,7 @@ const LAYERS: &[Row] = &[
         "cli",
         "server client worker exec config bus driver::Ended metrics telemetry policy entropy",
     ),
+    ("bench", "dispatcher bus policy"),
     ("config", "server::options policy"),
     ("metrics", "bus::Usage dispatcher::event"),
     ("telemetry", ""),
