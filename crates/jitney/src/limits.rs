@@ -11,6 +11,9 @@ pub struct Limits {
     pub job_bytes_max: u64,
     /// A request's body, bytes; also an outcome with its children. 16 MiB.
     pub body_bytes_max: u64,
+    /// Bytes of request bodies in memory at once. 256 MiB; at least `body_bytes_max`. Workers, who bring what lets
+    /// the queue empty, may use a quarter more.
+    pub bodies_bytes_max: u64,
     /// Callers waiting for an outcome. 20k: each holds a connection.
     pub waiters_max: u64,
     /// Open connections. 25k, and at most the open-file limit less 512.
@@ -41,6 +44,7 @@ impl Default for Limits {
             jobs_max: 10_000_000,
             job_bytes_max: 1 << 20,
             body_bytes_max: 16 << 20,
+            bodies_bytes_max: 256 << 20,
             waiters_max: 20_000,
             connections_max: 25_000,
             processors_max: 1_000,

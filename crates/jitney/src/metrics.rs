@@ -80,6 +80,21 @@ pub struct Moment {
     pub server: Option<ServerMoment>,
     /// Requests by route and status.
     pub requests: Vec<RouteCount>,
+    /// Every limit in force.
+    pub limits: Vec<Limit>,
+    /// The longest wait that may be asked for.
+    pub wait_max: Duration,
+}
+
+/// A limit in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its key in the configuration.
+    pub name: &'static str,
+    /// What it is, in its own unit.
+    pub limit: u64,
+    /// How much of it is in use now; `None` where it bounds one thing at a time, or is not known.
+    pub used: Option<u64>,
 }
 
 /// The server as a whole.
@@ -139,6 +154,12 @@ impl Metrics {
     /// An accepted connection ended.
     pub fn connection_closed(&self) {
         self.connections_open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections_open(&self) -> u64 {
+        self.connections_open.load(Ordering::Relaxed)
     }
 
     /// A connection was refused because too many were open.
@@ -247,6 +268,7 @@ impl Collector for Scrape {
         self.batches(&mut out)?;
         self.lanes(&mut out)?;
         self.http(&mut out)?;
+        self.limits(&mut out)?;
         if let Some(moment) = &self.moment.server {
             server(&mut out, moment)?;
         }
@@ -398,6 +420,39 @@ impl Scrape {
     }
 }
 
+impl Scrape {
+    fn limits(&self, out: &mut Out<'_>) -> fmt::Result {
+        let mut metric = out.0.encode_descriptor(
+            "jitney_limit",
+            "Each limit in force, in its own unit; durations in seconds",
+            None,
+            MetricType::Gauge,
+        )?;
+        for limit in &self.moment.limits {
+            metric
+                .encode_family(&[("name", limit.name)])?
+                .encode_gauge(&signed(limit.limit))?;
+        }
+        metric
+            .encode_family(&[("name", "wait_max")])?
+            .encode_gauge(&self.moment.wait_max.as_secs_f64())?;
+        let mut metric = out.0.encode_descriptor(
+            "jitney_limit_used",
+            "How much of a limit is in use now",
+            None,
+            MetricType::Gauge,
+        )?;
+        for limit in &self.moment.limits {
+            if let Some(used) = limit.used {
+                metric
+                    .encode_family(&[("name", limit.name)])?
+                    .encode_gauge(&signed(used))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
     let usage = &moment.usage;
     out.gauge(
@@ -533,6 +588,19 @@ mod tests {
                 status: 200,
                 count: 7,
             }],
+            limits: vec![
+                Limit {
+                    name: "jobs_max",
+                    limit: 100,
+                    used: Some(6),
+                },
+                Limit {
+                    name: "children_max",
+                    limit: 10,
+                    used: None,
+                },
+            ],
+            wait_max: Duration::from_mins(5),
         });
         for line in [
             "jitney_jobs_submitted_total{priority=\"NORMAL\"} 2",
@@ -548,9 +616,16 @@ mod tests {
             "jitney_lane_jobs_dispatched_total{processor=\"orders\",priority=\"NORMAL\"} 10",
             "jitney_http_requests_total{route=\"/v1/jobs/{id}\",status=\"200\"} 7",
             "jitney_http_open_connections 1",
+            "jitney_limit{name=\"jobs_max\"} 100",
+            "jitney_limit{name=\"wait_max\"} 300.0",
+            "jitney_limit_used{name=\"jobs_max\"} 6",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in:\n{text}");
         }
+        assert!(
+            !text.contains("jitney_limit_used{name=\"children_max\"}"),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -9,7 +9,7 @@ use super::source::{Key, Keys, version};
 use super::value::{Value, Wrong};
 use crate::limits::Limits;
 use crate::policy::PolicyBook;
-use crate::server::options::{BusOptions, Options, Route};
+use crate::server::options::{AllowedHost, BusOptions, Options, Route};
 use crate::units::format_size;
 
 /// A segment holds at least this many of the largest requests, so that a group of them is never refused.
@@ -109,6 +109,7 @@ pub(super) struct Server {
     listen: SocketAddr,
     /// Whether to listen on other addresses than the loopback, with no keys to check.
     no_auth: bool,
+    allowed_hosts: Vec<AllowedHost>,
     data: PathBuf,
     bus: Bus,
     segment_bytes: u64,
@@ -124,6 +125,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
             no_auth: false,
+            allowed_hosts: Vec::new(),
             data: PathBuf::from("./jitney-data"),
             bus: Bus::Log,
             segment_bytes: 64 << 20,
@@ -154,6 +156,7 @@ impl Server {
         let options = Options {
             listen: self.listen,
             bus,
+            allowed_hosts: self.allowed_hosts,
             limits: self.limits,
             policies,
             routes,
@@ -181,6 +184,7 @@ macro_rules! key {
 pub(super) const KEYS: &[Key<Server>] = &[
     key!("listen", listen, address),
     key!("no_auth", no_auth, switch),
+    key!("allowed_hosts", allowed_hosts, hosts),
     key!("data", data, path),
     Key {
         name: "bus",
@@ -217,6 +221,7 @@ pub(super) const KEYS: &[Key<Server>] = &[
     },
     key!("max_job_bytes", limits.job_bytes_max, size),
     key!("max_body_bytes", limits.body_bytes_max, size),
+    key!("bodies_bytes_max", limits.bodies_bytes_max, size),
     key!("waiters_max", limits.waiters_max, count, 1),
     key!("connections_max", limits.connections_max, count, 1),
     key!("processors_max", limits.processors_max, count, 1),
@@ -258,6 +263,21 @@ pub(super) fn check(server: &Keys<Server>, complaints: &mut Complaints) {
         complaints.push(
             Complaint::new(message, server.first_place(&["max_job_bytes", "max_body_bytes"]))
                 .hint("raise `max_body_bytes`, or lower `max_job_bytes`"),
+        );
+    }
+    let bodies = draft.limits.bodies_bytes_max;
+    if body > bodies {
+        let message = format!(
+            "`max_body_bytes` is {} and `bodies_bytes_max` is {}: a body of that size could never come in",
+            format_size(body),
+            format_size(bodies),
+        );
+        complaints.push(
+            Complaint::new(
+                message,
+                server.first_place(&["max_body_bytes", "bodies_bytes_max"]),
+            )
+            .hint("raise `bodies_bytes_max`, or lower `max_body_bytes`"),
         );
     }
     let least = body.saturating_mul(BODIES_PER_SEGMENT);

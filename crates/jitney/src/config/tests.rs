@@ -8,7 +8,7 @@ use super::*;
 use crate::job::{Group, Priority, Processor};
 use crate::limits::Limits;
 use crate::policy::PolicyPatch;
-use crate::server::options::BusOptions;
+use crate::server::options::{AllowedHost, BusOptions};
 
 fn parsed(text: &str) -> Config {
     parse(text, Path::new("jitney.toml")).unwrap_or_else(|error| panic!("{error}"))
@@ -94,7 +94,7 @@ fn the_examples_of_the_reference_are_the_defaults_of_normal() {
 #[test]
 fn every_field_of_the_server_can_be_set() {
     let config = parsed(
-        "[server]\nlisten = 'localhost:1'\ndata = 'd'\nsegment_bytes = '2MiB'\ncache_bytes = 2\njobs_max = 3\n\
+        "[server]\nlisten = 'localhost:1'\nallowed_hosts = 'Jobs.example, *.x,*'\nbodies_bytes_max = 19\ndata = 'd'\nsegment_bytes = '2MiB'\ncache_bytes = 2\njobs_max = 3\n\
          log_bytes_max = '4GiB'\nmax_job_bytes = 5\nmax_body_bytes = 6\nwaiters_max = 7\nconnections_max = 8\n\
          processors_max = 9\nchildren_max = 10\nwait_max = '11s'\nkeys_max = 12\nresults_max = 13\n\
          result_bytes_max = 14\nresult_ttl = '15s'\nkey_ttl = '16s'\ngrace = '17s'\nslow_client_timeout = '18s'\n\
@@ -104,6 +104,7 @@ fn every_field_of_the_server_can_be_set() {
         jobs_max: 3,
         job_bytes_max: 5,
         body_bytes_max: 6,
+        bodies_bytes_max: 19,
         waiters_max: 7,
         connections_max: 8,
         processors_max: 9,
@@ -118,6 +119,14 @@ fn every_field_of_the_server_can_be_set() {
     };
     assert_eq!(config.options.limits, limits);
     assert_eq!(config.options.listen, "127.0.0.1:1".parse().unwrap());
+    assert_eq!(
+        config.options.allowed_hosts,
+        [
+            AllowedHost::Exactly("jobs.example".to_owned()),
+            AllowedHost::Below("x".to_owned()),
+            AllowedHost::Any
+        ]
+    );
     assert_eq!(config.options.grace, Duration::from_secs(17));
     assert_eq!(config.options.slow_client_timeout, Duration::from_secs(18));
     assert_eq!(config.log.format, LogFormat::Json);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 pub(super) use crate::written::{Value, Wrong};
+use crate::server::options::AllowedHost;
 
 /// A value of a file, with its type.
 pub(super) fn typed<'a>(value: &'a DeValue<'_>) -> Value<'a> {
@@ -24,6 +25,24 @@ impl Value<'_> {
     /// A path; it need not be there.
     pub(super) fn path(&self) -> Result<PathBuf, Wrong> {
         self.text().map(PathBuf::from)
+    }
+
+    /// Names of hosts, with commas between them.
+    pub(super) fn hosts(&self) -> Result<Vec<AllowedHost>, Wrong> {
+        let (Self::String(text) | Self::Text(text)) = *self else {
+            return Err(self.mistyped("names with commas between them", "\"jobs.example, *.cluster.local\""));
+        };
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names
+            .map(|name| {
+                AllowedHost::parse(name).ok_or_else(|| {
+                    Wrong::new(format!("`{name}` is no name of a host")).hint(
+                        "write names without scheme and port: \"jobs.example\", \"*.jobs.example\" for all below \
+                         it, or \"*\" for any",
+                    )
+                })
+            })
+            .collect()
     }
 
     /// An address with a port.

@@ -244,11 +244,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     fn on_info(&mut self, call: CallId) {
+        let processors = self.dispatcher.processors().count() + self.expected_processors.len();
         let info = Info {
             capabilities: self.bus.capabilities(),
             usage: self.bus.usage(),
             readiness: self.readiness(),
             waiters: u64::try_from(self.waiters.len()).unwrap_or(u64::MAX),
+            processors: u64::try_from(processors).unwrap_or(u64::MAX),
         };
         self.port.answer(call, Answer::Info(Box::new(info)));
     }

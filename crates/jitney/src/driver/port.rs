@@ -347,6 +347,8 @@ pub struct Info {
     pub readiness: Readiness,
     /// Callers waiting now.
     pub waiters: u64,
+    /// Processors that are known, those of submits in flight included.
+    pub processors: u64,
 }
 
 /// Whether the server can take work.

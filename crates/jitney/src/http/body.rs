@@ -7,13 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::EXPECT;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, EXPECT};
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
+use super::budget::Share;
 use super::error::{Code, Problem, Result};
+use super::parse::shown;
+use super::{App, Connection};
 use crate::limits::Limits;
 use crate::units::format_count;
 
@@ -36,6 +40,8 @@ pub(crate) struct Bound {
     bytes_max: u64,
     /// What any body may be; a refused one is read and dropped a little beyond that.
     body_bytes_max: u64,
+    /// It comes from a worker.
+    of_worker: bool,
 }
 
 impl Bound {
@@ -47,6 +53,7 @@ impl Bound {
             name: "max_job_bytes",
             bytes_max: limits.job_bytes_max,
             body_bytes_max: limits.body_bytes_max,
+            of_worker: false,
         }
     }
 
@@ -58,6 +65,15 @@ impl Bound {
             name: "max_body_bytes",
             bytes_max: limits.body_bytes_max,
             body_bytes_max: limits.body_bytes_max,
+            of_worker: false,
+        }
+    }
+
+    /// The body is a worker's poll, settle or extend.
+    pub(crate) const fn work(limits: &Limits) -> Self {
+        Self {
+            of_worker: true,
+            ..Self::request(limits)
         }
     }
 
@@ -91,13 +107,13 @@ impl Bound {
 }
 
 /// Reads a body. One that is too large goes to `rest`, to be dropped while it is answered.
-pub(crate) async fn read(
-    parts: &Parts,
-    body: Body,
-    bound: Bound,
-    pause_max: Duration,
-    rest: &Rest,
-) -> Result<Bytes> {
+pub(crate) async fn read(app: &App, parts: &Parts, body: Body, bound: Bound) -> Result<Bytes> {
+    let pause_max = app.slow_client_timeout();
+    let rest = &Connection::of(parts).rest;
+    if let Some(problem) = encoded(&parts.headers) {
+        rest.leave(body);
+        return Err(problem);
+    }
     let announced = body.size_hint().exact();
     if let Some(bytes) = announced.filter(|bytes| *bytes > bound.bytes_max) {
         // A client that asked before sending learns from the answer that it need not.
@@ -106,7 +122,8 @@ pub(crate) async fn read(
         }
         return Err(bound.exceeded(Some(bytes)));
     }
-    let whole = collect(body, bound, announced, pause_max, rest);
+    let share = app.bodies().share(bound.of_worker);
+    let whole = collect(body, bound, share, pause_max, rest);
     match tokio::time::timeout(pause_max.saturating_mul(PAUSES_MAX), whole).await {
         Ok(read) => read,
         Err(_) => Err(Problem::new(
@@ -119,13 +136,27 @@ pub(crate) async fn read(
     }
 }
 
+/// Why a body that is encoded is refused: it would be kept as it came, and nobody could tell how to read it.
+fn encoded(headers: &HeaderMap) -> Option<Box<Problem>> {
+    let encoding = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    let detail = format!(
+        "the body is encoded (`Content-Encoding: {}`), which jitney does not undo; send it as it is",
+        shown(&String::from_utf8_lossy(encoding.as_bytes()))
+    );
+    Some(Problem::new(Code::UnsupportedMediaType, detail))
+}
+
 async fn collect(
     mut body: Body,
     bound: Bound,
-    announced: Option<u64>,
+    mut share: Share,
     pause_max: Duration,
     rest: &Rest,
 ) -> Result<Bytes> {
+    let announced = body.size_hint().exact();
     // Most bodies come in one piece, which is kept as it is.
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
@@ -153,6 +184,10 @@ async fn collect(
             rest.drop_of(body, bound.drain_bytes().saturating_sub(read));
             return Err(bound.exceeded(None));
         }
+        if !share.grow(data.len()) {
+            rest.drop_of(body, bound.drain_bytes().saturating_sub(read));
+            return Err(no_room(share.limit()));
+        }
         if first.is_empty() {
             first = data;
             continue;
@@ -164,7 +199,16 @@ async fn collect(
         }
         more.extend_from_slice(&data);
     }
-    Ok(if more.is_empty() { first } else { more.freeze() })
+    Ok(share.keep(if more.is_empty() { first } else { more.freeze() }))
+}
+
+/// The bodies of all connections together take what they may.
+fn no_room(limit: u64) -> Box<Problem> {
+    let detail = format!(
+        "the bodies that are being served take {} bytes, which is `bodies_bytes_max`",
+        format_count(limit)
+    );
+    Problem::new(Code::QueueFull, detail).limit(limit)
 }
 
 /// What is left of a body that was refused, dropped piece by piece while its connection goes on.

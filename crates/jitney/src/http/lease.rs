@@ -67,8 +67,7 @@ pub(super) async fn poll(
 ) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let here = Connection::of(&parts);
-    let bound = Bound::request(app.limits());
-    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &here.rest).await?;
+    let bytes = body::read(&app, &parts, body, Bound::work(app.limits())).await?;
     headers::check_accept(&parts.headers)?;
     headers::check_json_type(&parts.headers)?;
     Query::parse(&parts.uri, &[], &[])?;

@@ -6,10 +6,13 @@
 //! results are never copied on the way in, nor parsed into a tree; every body, wait and connection is bounded.
 
 mod body;
+mod budget;
 mod connection;
 mod delivery;
 mod error;
+mod figures;
 mod headers;
+mod hosts;
 mod jobs;
 mod json;
 mod lease;
@@ -38,8 +41,10 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use body::Rest;
+use budget::Budget;
 use delivery::Link;
 use error::{Code, Problem};
+use hosts::Hosts;
 use ops::RequestCounts;
 use parse::VERSION;
 use route_table::RouteTable;
@@ -47,7 +52,7 @@ use route_table::RouteTable;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::handle::Handle;
-use crate::server::options::Route;
+use crate::server::options::Options;
 
 /// The paths of the contract.
 const PATHS: [&str; 11] = [
@@ -89,6 +94,8 @@ struct Shared {
     handle: Handle,
     limits: Limits,
     metrics: Arc<Metrics>,
+    hosts: Hosts,
+    bodies: Arc<Budget>,
     routes: RouteTable,
     slow_client_timeout: Duration,
     requests: RequestCounts,
@@ -99,24 +106,20 @@ impl App {
     ///
     /// # Errors
     /// [`RouteError`] if a route cannot be served: its path, its schema, or another route in its place.
-    pub fn new(
-        handle: Handle,
-        limits: Limits,
-        routes: &[Route],
-        metrics: Arc<Metrics>,
-        slow_client_timeout: Duration,
-    ) -> Result<Self, RouteError> {
-        let routes = RouteTable::new(routes, &limits)?;
+    pub fn new(handle: Handle, options: &Options, metrics: Arc<Metrics>) -> Result<Self, RouteError> {
+        let routes = RouteTable::new(&options.routes, &options.limits)?;
         let own = PATHS.iter().chain([&ERRORS_PATH]);
         let own = own.map(|path| ((*path).to_owned(), (*path).to_owned()));
         let requests = RequestCounts::new(own.chain(routes.templates()));
         Ok(Self {
             shared: Arc::new(Shared {
                 handle,
-                limits,
+                hosts: Hosts::new(options.allowed_hosts.clone()),
+                bodies: Arc::new(Budget::new(options.limits.bodies_bytes_max)),
+                limits: options.limits.clone(),
                 metrics,
                 routes,
-                slow_client_timeout,
+                slow_client_timeout: options.slow_client_timeout,
                 requests,
             }),
         })
@@ -132,6 +135,10 @@ impl App {
 
     fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    fn bodies(&self) -> &Arc<Budget> {
+        &self.shared.bodies
     }
 
     fn slow_client_timeout(&self) -> Duration {
@@ -221,10 +228,13 @@ fn router(app: &App) -> Router {
         .with_state(app.clone())
 }
 
-/// What every request passes: the check of its origin, and the count of its answer.
+/// What every request passes: the check of its host and origin, and the count of its answer.
 async fn edge(State(app): State<App>, request: Request, next: Next) -> Response<Body> {
     let matched = request.extensions().get::<MatchedPath>().cloned();
-    let response = match headers::check_origin(request.headers()) {
+    let (parts, body) = request.into_parts();
+    let checked = app.shared.hosts.check(&parts);
+    let request = Request::from_parts(parts, body);
+    let response = match checked {
         Ok(()) => next.run(request).await,
         Err(problem) => refuse_unread(request, problem),
     };

@@ -10,12 +10,12 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use super::error::{Code, Problem, Result};
 use super::json::Json;
 use super::parse::query::Query;
-use super::{App, headers, submit, view};
+use super::{App, figures, headers, submit, view};
 use crate::dispatcher::event::LaneStats;
 use crate::driver::port::{Answer, Command, Info, Readiness};
 use crate::driver::refusal::Refusal;
 use crate::limits::Limits;
-use crate::metrics::{Moment, RouteCount, ServerMoment};
+use crate::metrics::{Limit, Moment, RouteCount, ServerMoment};
 use crate::units::format_duration;
 
 /// What this server can do; a newer client sends an older server only what is listed.
@@ -117,34 +117,22 @@ pub(super) async fn info(State(app): State<App>, request: Request) -> Result<Res
         json.string(feature);
     }
     json.close_list();
-    write_limits(&mut json, app.limits());
-    write_usage(&mut json, &info);
+    write_limits(&mut json, app.limits(), &figures::limits(&app, Some(&info)));
+    write_usage(&mut json, &app, &info);
     json.close();
     Ok(view::json_response(StatusCode::OK, json))
 }
 
-fn write_limits(json: &mut Json, limits: &Limits) {
+fn write_limits(json: &mut Json, limits: &Limits, rows: &[Limit]) {
     json.key("limits");
     json.open();
-    for (name, value) in [
-        ("jobs_max", limits.jobs_max),
-        ("max_job_bytes", limits.job_bytes_max),
-        ("max_body_bytes", limits.body_bytes_max),
-        ("waiters_max", limits.waiters_max),
-        ("connections_max", limits.connections_max),
-        ("processors_max", limits.processors_max),
-        ("children_max", limits.children_max),
-        ("keys_max", limits.keys_max),
-        ("results_max", limits.results_max),
-        ("result_bytes_max", limits.result_bytes_max),
-    ] {
-        json.key(name);
-        json.number(value);
+    for row in rows {
+        json.key(row.name);
+        json.number(row.limit);
     }
-    json.key("log_bytes_max");
-    match limits.log_bytes_max {
-        Some(bytes) => json.number(bytes),
-        None => json.null(),
+    if limits.log_bytes_max.is_none() {
+        json.key("log_bytes_max");
+        json.null();
     }
     for (name, value) in [
         ("wait_max", limits.wait_max),
@@ -157,7 +145,7 @@ fn write_limits(json: &mut Json, limits: &Limits) {
     json.close();
 }
 
-fn write_usage(json: &mut Json, info: &Info) {
+fn write_usage(json: &mut Json, app: &App, info: &Info) {
     let usage = &info.usage;
     json.key("usage");
     json.open();
@@ -171,6 +159,9 @@ fn write_usage(json: &mut Json, info: &Info) {
         ("commit_groups", usage.groups),
         ("syncs", usage.syncs),
         ("waiters", info.waiters),
+        ("processors", info.processors),
+        ("connections", app.metrics().connections_open()),
+        ("bodies_bytes", app.bodies().held()),
     ] {
         json.key(name);
         json.number(value);
@@ -201,9 +192,12 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Response<Body>> {
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<App>) -> Response<Body> {
     // What cannot be asked is left out: a server that drains or recovers still shows its counters.
+    let info = ask_info(&app).await.ok();
     let moment = Moment {
         lanes: ask_lanes(&app).await.unwrap_or_default(),
-        server: ask_info(&app).await.ok().map(|info| ServerMoment {
+        limits: figures::limits(&app, info.as_ref()),
+        wait_max: app.limits().wait_max,
+        server: info.map(|info| ServerMoment {
             usage: info.usage,
             waiters: info.waiters,
             ready: info.readiness == Readiness::Ready,

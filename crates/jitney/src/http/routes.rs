@@ -38,16 +38,14 @@ async fn serve(
 ) -> Result<Response<Body>> {
     let route = &app.shared.routes.routes[at];
     let (parts, body) = request.into_parts();
-    let rest = Connection::of(&parts).rest;
     // A parameter in the first segment must not catch what is jitney's own.
     let first = parts.uri.path().split('/').nth(1).unwrap_or_default();
     if RESERVED.contains(&first) {
-        rest.leave(body);
+        Connection::of(&parts).rest.leave(body);
         let detail = format!("nothing is at `{}`", super::parse::shown(parts.uri.path()));
         return Err(Problem::new(Code::NotFound, detail));
     }
-    let bound = Bound::data(app.limits());
-    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    let bytes = body::read(&app, &parts, body, Bound::data(app.limits())).await?;
     let payload = match &route.schema {
         Some(schema) => {
             fits(schema, &bytes)?;

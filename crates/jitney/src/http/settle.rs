@@ -11,7 +11,7 @@ use super::json::Json;
 use super::parse::object;
 use super::parse::outcome::{Reader, SETTLE_FIELDS};
 use super::parse::query::Query;
-use super::{App, Connection, Segment, headers, submit, view};
+use super::{App, Segment, headers, submit, view};
 use crate::driver::port::{Answer, Command, Settle, SettleIs, SettleResult};
 use crate::driver::refusal::Refusal;
 use crate::job::Token;
@@ -83,9 +83,7 @@ pub(super) async fn extend(
 
 async fn read(app: &App, request: Request) -> Result<Bytes> {
     let (parts, body) = request.into_parts();
-    let rest = Connection::of(&parts).rest;
-    let bound = Bound::request(app.limits());
-    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    let bytes = body::read(app, &parts, body, Bound::work(app.limits())).await?;
     headers::check_accept(&parts.headers)?;
     headers::check_json_type(&parts.headers)?;
     Query::parse(&parts.uri, &[], &[])?;

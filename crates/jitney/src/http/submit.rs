@@ -14,7 +14,7 @@ use super::parse::job::{self, ENVELOPE_FIELDS, JobFields, LATER_FIELDS};
 use super::parse::object::{self, At};
 use super::parse::query::Query;
 use super::parse::{self, payload};
-use super::{App, Connection, Segment, headers, view};
+use super::{App, Segment, headers, view};
 use crate::driver::port::{Answer, Command, Submit, Submitted};
 use crate::driver::refusal::Refusal;
 use crate::fingerprint::{Content, fingerprint, idempotency_key};
@@ -33,9 +33,7 @@ pub(super) async fn plain(
     request: Request,
 ) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
-    let rest = Connection::of(&parts).rest;
-    let bound = Bound::data(app.limits());
-    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    let bytes = body::read(&app, &parts, body, Bound::data(app.limits())).await?;
     headers::check_accept(&parts.headers)?;
     let processor =
         job::processor_name(&processor).map_err(|detail| Problem::invalid("processor", detail))?;
@@ -71,9 +69,7 @@ pub(super) async fn plain(
 /// `POST /v1/jobs`
 pub(super) async fn envelope(State(app): State<App>, request: Request) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
-    let rest = Connection::of(&parts).rest;
-    let bound = Bound::request(app.limits());
-    let bytes = body::read(&parts, body, bound, app.slow_client_timeout(), &rest).await?;
+    let bytes = body::read(&app, &parts, body, Bound::request(app.limits())).await?;
     headers::check_accept(&parts.headers)?;
     headers::check_json_type(&parts.headers)?;
     let query = Query::parse(&parts.uri, &["wait"], LATER_FIELDS)?;

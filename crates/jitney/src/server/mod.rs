@@ -80,7 +80,11 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] says what to change.
 pub async fn start(options: Options) -> Result<Running, StartError> {
-    let limits = machine::bound(options.limits, &options.bus);
+    let limits = machine::bound(options.limits.clone(), &options.bus);
+    let options = Options {
+        limits: limits.clone(),
+        ..options
+    };
     let (handle, port) = port::port(calls_max(&limits));
     let listener = TcpListener::bind(options.listen).await;
     let bound = listener.and_then(|listener| listener.local_addr().map(|address| (listener, address)));
@@ -89,14 +93,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         source,
     })?;
     let metrics = Arc::new(Metrics::default());
-    let slow = options.slow_client_timeout;
-    let app = App::new(
-        handle.clone(),
-        limits.clone(),
-        &options.routes,
-        Arc::clone(&metrics),
-        slow,
-    )?;
+    let app = App::new(handle.clone(), &options, Arc::clone(&metrics))?;
     let (stop_http, mut stop_seen) = watch::channel(false);
     let stopped = async move { drop(stop_seen.wait_for(|stop| *stop).await) };
     let http = task::spawn(http::serve(listener, app, stopped));

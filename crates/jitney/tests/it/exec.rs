@@ -7,7 +7,6 @@ use std::time::Duration;
 use jitney::client::{Client, Job, Submit};
 use jitney::exec::{self, ExecOptions};
 use jitney::job::{Reason, State, Status};
-use jitney::limits::Limits;
 use jitney::policy::{PolicyBook, PolicyPatch, ProcessorPolicy};
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::{Running, start};
@@ -48,11 +47,8 @@ impl Stand {
         let server = start(Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             bus: BusOptions::Memory,
-            limits: Limits::default(),
             policies,
-            routes: Vec::new(),
-            grace: Duration::from_secs(1),
-            slow_client_timeout: Duration::from_secs(10),
+            ..Options::default()
         })
         .await
         .unwrap();

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use jitney::client::{Client, Submit};
-use jitney::limits::Limits;
-use jitney::policy::PolicyBook;
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::start;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,11 +33,7 @@ async fn scrape() -> String {
     let server = start(Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         bus: BusOptions::Memory,
-        limits: Limits::default(),
-        policies: PolicyBook::default(),
-        routes: Vec::new(),
-        grace: Duration::from_secs(1),
-        slow_client_timeout: Duration::from_secs(10),
+        ..Options::default()
     })
     .await
     .unwrap();

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use jitney::client::{Client, Submit};
 use jitney::job::{State, Status};
-use jitney::limits::Limits;
-use jitney::policy::PolicyBook;
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::{Running, start};
 use jitney::worker::{HandlerError, Job, Outcomes, Worker};
@@ -27,11 +25,7 @@ async fn server() -> (Running, Client) {
     let server = start(Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         bus: BusOptions::Memory,
-        limits: Limits::default(),
-        policies: PolicyBook::default(),
-        routes: Vec::new(),
-        grace: Duration::from_secs(1),
-        slow_client_timeout: Duration::from_secs(10),
+        ..Options::default()
     })
     .await
     .unwrap();

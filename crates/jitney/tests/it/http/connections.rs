@@ -32,13 +32,15 @@ async fn one_connection_too_many_is_told_so() {
     for _ in 0..2 {
         let mut socket = edge.connect().await;
         socket
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await
             .unwrap();
         assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
         open.push(socket);
     }
-    let answer = edge.raw(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = edge
+        .raw(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     assert!(head.contains("connection: close"), "{head}");
@@ -61,7 +63,7 @@ async fn a_head_that_does_not_end_is_closed() {
 async fn a_body_that_pauses_is_408() {
     let edge = impatient().await;
     let answer = edge
-        .raw(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n01234")
+        .raw(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n01234")
         .await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains(r#""code":"slow_body""#), "{answer}");
@@ -78,7 +80,7 @@ async fn an_idle_connection_outlives_the_patience_with_slow_heads() {
     let mut socket = edge.connect().await;
     for _ in 0..2 {
         socket
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await
             .unwrap();
         let head = read_head(&mut socket).await;
@@ -99,7 +101,9 @@ async fn a_body_that_never_ends_is_answered_and_cut() {
     let edge = TestEdge::accepting().await;
     let mut socket = edge.connect().await;
     socket
-        .write_all(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        .write_all(
+            b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
         .await
         .unwrap();
     let (mut read, mut write) = socket.into_split();
@@ -126,13 +130,13 @@ async fn a_body_that_was_refused_leaves_its_connection_usable() {
     let mut socket = edge.connect().await;
     let body = vec![b'x'; 2 << 20];
     let head = format!(
-        "POST /v1/processors/p/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(&body).await.unwrap();
     socket
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
     let answers = read_to_end(&mut socket).await;
@@ -144,7 +148,7 @@ async fn a_body_that_was_refused_leaves_its_connection_usable() {
 async fn a_client_that_asks_before_sending_need_not_send() {
     let edge = TestEdge::accepting().await;
     let answer = edge
-        .raw(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\nexpect: 100-continue\r\n\r\n")
+        .raw(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000000\r\nexpect: 100-continue\r\n\r\n")
         .await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
@@ -154,12 +158,12 @@ async fn a_head_over_its_limits_is_refused() {
     let edge = TestEdge::accepting().await;
     let many: String = (0..101).map(|at| format!("h{at}: x\r\n")).collect();
     let answer = edge
-        .raw(format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes())
+        .raw(format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{many}\r\n").as_bytes())
         .await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     let large = "x".repeat(70 << 10);
     let mut socket = edge.connect().await;
-    let request = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nlarge: {large}\r\n\r\n");
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nlarge: {large}\r\n\r\n");
     // The server may close before all of it is sent.
     drop(socket.write_all(request.as_bytes()).await);
     assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 431 "));
@@ -174,12 +178,12 @@ async fn a_stop_ends_idle_connections_at_once_and_busy_ones_in_time() {
     })
     .await;
     let mut idle = edge.connect().await;
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await
         .unwrap();
     assert!(read_head(&mut idle).await.starts_with("HTTP/1.1 200 "));
     let mut busy = edge.connect().await;
-    busy.write_all(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+    busy.write_all(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await
         .unwrap();
     called.recv().await.unwrap();
@@ -202,7 +206,7 @@ async fn a_stop_lets_an_answer_in_progress_end() {
     })
     .await;
     let mut busy = edge.connect().await;
-    busy.write_all(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+    busy.write_all(b"POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
         .await
         .unwrap();
     called.recv().await.unwrap();

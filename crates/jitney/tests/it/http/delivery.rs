@@ -9,7 +9,7 @@ use super::lease::{TOKEN, batch, leased};
 use super::{Does, Setup, TestEdge, read_head};
 
 const POLL: &[u8] =
-    b"POST /v1/processors/p/lease HTTP/1.1\r\nhost: x\r\ncontent-length: 14\r\n\r\n{\"worker\":\"w\"}";
+    b"POST /v1/processors/p/lease HTTP/1.1\r\nhost: localhost\r\ncontent-length: 14\r\n\r\n{\"worker\":\"w\"}";
 
 fn tokens(notice: Inbound) -> (&'static str, usize) {
     let (what, tokens) = match notice {

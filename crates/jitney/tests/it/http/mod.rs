@@ -3,6 +3,7 @@
 mod connections;
 mod delivery;
 mod lease;
+mod memory;
 mod operate;
 mod refusals;
 mod routes;
@@ -20,7 +21,7 @@ use jitney::job::{JobId, JobView, State, Status};
 use jitney::limits::Limits;
 use jitney::metrics::Metrics;
 use jitney::server::handle::Handle;
-use jitney::server::options::Route;
+use jitney::server::options::{Options, Route};
 use jitney::server::port::port;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -100,14 +101,13 @@ impl TestEdge {
                 }
             }
         });
-        let app = App::new(
-            handle.clone(),
-            setup.limits,
-            &setup.routes,
-            Arc::new(Metrics::default()),
-            setup.slow_client_timeout,
-        )
-        .unwrap();
+        let options = Options {
+            limits: setup.limits,
+            routes: setup.routes,
+            slow_client_timeout: setup.slow_client_timeout,
+            ..Options::default()
+        };
+        let app = App::new(handle.clone(), &options, Arc::new(Metrics::default())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();

@@ -28,6 +28,7 @@ fn info(readiness: Readiness) -> Answer {
         },
         readiness,
         waiters: 2,
+        processors: 3,
     }))
 }
 
@@ -88,6 +89,31 @@ async fn info_shows_version_bus_features_limits_and_usage() {
     assert_eq!(body["usage"]["jobs"], 5);
     assert_eq!(body["usage"]["syncs"], 7);
     assert_eq!(body["usage"]["waiters"], 2);
+    assert_eq!(body["usage"]["processors"], 3);
+    assert_eq!(body["usage"]["connections"], 1);
+    assert_eq!(body["usage"]["bodies_bytes"], 0);
+    let limits = body["limits"].as_object().unwrap();
+    let names: Vec<_> = limits.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "bodies_bytes_max",
+            "children_max",
+            "connections_max",
+            "jobs_max",
+            "key_ttl",
+            "keys_max",
+            "log_bytes_max",
+            "max_body_bytes",
+            "max_job_bytes",
+            "processors_max",
+            "result_bytes_max",
+            "result_ttl",
+            "results_max",
+            "wait_max",
+            "waiters_max",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -125,6 +151,11 @@ async fn metrics_count_answers_by_route_and_status() {
         "jitney_log_syncs_total 7",
         "jitney_ready 1",
         "jitney_waiters 2",
+        r#"jitney_limit{name="jobs_max"} 10000000"#,
+        r#"jitney_limit_used{name="jobs_max"} 5"#,
+        r#"jitney_limit_used{name="processors_max"} 3"#,
+        r#"jitney_limit_used{name="connections_max"} 1"#,
+        r#"jitney_limit{name="wait_max"} 300.0"#,
         "jitney_http_open_connections 1",
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in:\n{text}");

@@ -623,3 +623,35 @@ async fn limits_are_those_of_the_server() {
     let long = edge.post("/v1/processors/p/jobs?wait=1001ms");
     refused(long, 400, "invalid_value", "no").await;
 }
+
+#[tokio::test]
+async fn a_host_that_is_no_name_of_this_server_is_forbidden() {
+    let edge = edge().await;
+    let request = edge.post("/v1/processors/p/jobs").header("host", "evil.example");
+    let problem = refused(request.body("1"), 403, "forbidden", "no").await;
+    assert_eq!(
+        problem["detail"],
+        "the request's host is `evil.example`, which is no name of this server; if it should be one, add it to \
+         `allowed_hosts` (JITNEY_ALLOWED_HOSTS), or call the server by its IP address"
+    );
+    let answer = edge
+        .raw(b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("`Host` is missing"), "{answer}");
+    let answer = edge.raw(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_not_taken_for_what_it_is_not() {
+    let edge = edge().await;
+    for path in ["/v1/processors/p/jobs", "/v1/jobs"] {
+        let request = edge.post(path).header("content-encoding", "gzip");
+        let problem = refused(request.body("x"), 415, "unsupported_media_type", "no").await;
+        assert_eq!(
+            problem["detail"],
+            "the body is encoded (`Content-Encoding: gzip`), which jitney does not undo; send it as it is"
+        );
+    }
+}

@@ -7,9 +7,8 @@ use std::time::Duration;
 use jitney::driver::port::{Answer, Command, Submit, json as json_payload};
 use jitney::http::App;
 use jitney::job::{Group, JobError, Payload, Priority, Processor, Reason, State, Status};
-use jitney::limits::Limits;
 use jitney::metrics::Metrics;
-use jitney::server::options::Route;
+use jitney::server::options::{Options, Route};
 use jitney::server::port::port;
 use serde_json::json;
 
@@ -200,8 +199,11 @@ async fn a_route_that_cannot_be_is_an_error_at_start() {
     let mut route = orders();
     route.schema = Some(json!({"type": "objekt"}));
     let metrics = Arc::new(Metrics::default());
-    let limits = Limits::default();
-    let error = App::new(handle, limits, &[route], metrics, Duration::from_secs(1)).unwrap_err();
+    let options = Options {
+        routes: vec![route],
+        ..Options::default()
+    };
+    let error = App::new(handle, &options, metrics).unwrap_err();
     let said = error.to_string();
     assert!(
         said.starts_with("route `POST /shops/{shop}/orders`: its schema: "),

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jitney::limits::Limits;
-use jitney::policy::PolicyBook;
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::{Running, start};
 use serde_json::{Value, json};
@@ -24,10 +23,7 @@ impl Whole {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             bus: BusOptions::Memory,
             limits,
-            policies: PolicyBook::default(),
-            routes: Vec::new(),
-            grace: Duration::from_secs(1),
-            slow_client_timeout: Duration::from_secs(10),
+            ..Options::default()
         })
         .await
         .unwrap();
