@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-pub(super) use crate::written::{Value, Wrong};
 use crate::server::options::AllowedHost;
+pub(super) use crate::written::{Value, Wrong};
 
 /// A value of a file, with its type.
 pub(super) fn typed<'a>(value: &'a DeValue<'_>) -> Value<'a> {
@@ -30,7 +30,10 @@ impl Value<'_> {
     /// Names of hosts, with commas between them.
     pub(super) fn hosts(&self) -> Result<Vec<AllowedHost>, Wrong> {
         let (Self::String(text) | Self::Text(text)) = *self else {
-            return Err(self.mistyped("names with commas between them", "\"jobs.example, *.cluster.local\""));
+            return Err(self.mistyped(
+                "names with commas between them",
+                "\"jobs.example, *.cluster.local\"",
+            ));
         };
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         names
