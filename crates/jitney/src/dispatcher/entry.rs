@@ -1,10 +1,11 @@
 //! What is kept of an unsettled job. Most jobs were never dispatched: those cost one [`Job`], one entry of
-//! the id map and one number in a queue, together at most 120 bytes; the rest is in [`Tried`].
+//! the id index and one number in a queue, together at most 80 bytes; the rest is in [`Tried`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 
 use crate::clock::{Mono, WallMs};
+use crate::dispatcher::id_index::IdIndex;
 use crate::dispatcher::slab::Slab;
 use crate::job::{Group, JobId, Token};
 
@@ -98,32 +99,36 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Jobs {
     pub(super) slab: Slab<Job>,
-    index: HashMap<JobId, u32, IdHash>,
+    index: IdIndex,
 }
 
 impl Jobs {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             slab: Slab::new(),
-            index: HashMap::with_hasher(IdHash(seed)),
+            index: IdIndex::new(IdHash(seed)),
         }
     }
 
     pub(super) fn insert(&mut self, job: Job) -> u32 {
         let id = job.id;
         let slot = self.slab.insert(job);
-        self.index.insert(id, slot);
+        self.index.insert(id, slot, &self.slab);
         slot
     }
 
     pub(super) fn remove(&mut self, slot: u32) -> Job {
-        let job = self.slab.remove(slot);
-        self.index.remove(&job.id);
-        job
+        self.index.remove(self.slab[slot].id, slot);
+        self.slab.remove(slot)
     }
 
     pub(super) fn find(&self, id: JobId) -> Option<u32> {
-        self.index.get(&id).copied()
+        self.index.find(id, &self.slab)
+    }
+
+    /// As [`Jobs::find`], for one who knows in which slot the job is, if it still is.
+    pub(super) fn find_at(&self, slot: u32, id: JobId) -> Option<u32> {
+        self.slab.get(slot).filter(|job| job.id == id).map(|_| slot)
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -185,10 +190,10 @@ impl Groups {
     }
 }
 
-/// Hashes ids by one multiplication over both halves. Ids are mostly random; a client's own are kept from
+/// Hashes ids and slots by one multiplication a word. Ids are mostly random; a client's own are kept from
 /// colliding on purpose by the seed, which is the node's random number.
 #[derive(Clone, Copy, Debug)]
-struct IdHash(u64);
+pub(super) struct IdHash(pub(super) u64);
 
 impl BuildHasher for IdHash {
     type Hasher = IdHasher;
@@ -199,7 +204,7 @@ impl BuildHasher for IdHash {
 }
 
 #[derive(Debug)]
-struct IdHasher(u64);
+pub(super) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -232,10 +237,10 @@ mod tests {
 
     #[test]
     fn a_queued_job_stays_within_its_memory() {
-        // A map of n ids holds at most 16/7 n buckets of an entry and a control byte; a queue's ring at
+        // An index of n slots holds at most 16/7 n buckets of a slot and a control byte; a queue's ring at
         // most doubles.
-        let map = (size_of::<(JobId, u32)>() + 1) * 16 / 7;
-        assert!(size_of::<Option<Job>>() + map + 2 * size_of::<u32>() <= 120);
+        let index = (size_of::<u32>() + 1) * 16 / 7;
+        assert!(size_of::<Option<Job>>() + index + 2 * size_of::<u32>() <= 80);
     }
 
     #[test]

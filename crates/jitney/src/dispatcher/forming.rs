@@ -53,7 +53,7 @@ impl Dispatcher {
                 let grants = self.fill(&pending);
                 actions.push(Action::Answer { poll, grants });
             }
-            self.touched.remove(&processor);
+            self.touched.remove(processor);
             self.set_linger(processor);
         }
     }

@@ -59,7 +59,11 @@ impl Dispatcher {
             limit: self.later(batch_timeout),
             ends: None,
             forgotten: None,
-            members: jobs.iter().map(|job| Member::new(job.id)).collect(),
+            members: jobs
+                .iter()
+                .zip(slots)
+                .map(|(job, &slot)| Member::new(job.id, slot))
+                .collect(),
             held: 0,
             open: slots.len(),
         };

@@ -60,6 +60,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) job: JobId,
+    /// Where it is, while it is unsettled.
+    pub(super) slot: u32,
     /// It is held or may be taken back.
     pub(super) open: bool,
     /// A settle of this lease took effect on it.
@@ -67,9 +69,10 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) const fn new(job: JobId) -> Self {
+    pub(super) const fn new(job: JobId, slot: u32) -> Self {
         Self {
             job,
+            slot,
             open: true,
             settled: false,
         }
@@ -277,7 +280,7 @@ impl Dispatcher {
         let found = lease
             .members
             .iter()
-            .filter_map(|member| self.jobs.find(member.job));
+            .filter_map(|member| self.jobs.find_at(member.slot, member.job));
         found
             .filter(|&slot| self.jobs[slot].last_token() == Some(token) && at(self.jobs[slot].place))
             .collect()
@@ -326,7 +329,7 @@ impl Dispatcher {
     /// Members that are neither held, nor to be taken back, nor settled by this lease.
     fn lost(&self, lease: &Lease, token: Token) -> Vec<JobId> {
         let lost = lease.members.iter().filter(|member| {
-            let Some(slot) = self.jobs.find(member.job) else {
+            let Some(slot) = self.jobs.find_at(member.slot, member.job) else {
                 return !member.settled;
             };
             let job = &self.jobs[slot];

@@ -14,6 +14,7 @@ mod entry;
 pub mod event;
 mod forming;
 mod granting;
+mod id_index;
 mod lane;
 mod leases;
 mod places;
@@ -29,15 +30,16 @@ mod slab;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod touched;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::Identity;
 use crate::clock::{Mono, Now, between};
 use crate::dispatcher::commits::Commit;
-use crate::dispatcher::entry::{Groups, Jobs, Place};
+use crate::dispatcher::entry::{Groups, IdHash, Jobs, Place};
 use crate::dispatcher::event::{Action, Event, JobStatus, LaneStats, PollId};
 use crate::dispatcher::lane::Lane;
 use crate::dispatcher::leases::Lease;
@@ -46,6 +48,7 @@ use crate::dispatcher::queue::Queue;
 use crate::dispatcher::rate::Rate;
 use crate::dispatcher::slab::Slab;
 use crate::dispatcher::timers::Timers;
+use crate::dispatcher::touched::Touched;
 use crate::job::{JobId, Priority, Processor, State, Token};
 use crate::policy::PolicyBook;
 
@@ -65,7 +68,7 @@ pub struct Dispatcher {
     /// The sequence of the next token.
     next_sequence: u64,
     /// Changes being written, by slot.
-    commits: BTreeMap<u32, Commit>,
+    commits: HashMap<u32, Commit, IdHash>,
     polls: BTreeMap<PollId, Pending>,
     requests: BTreeMap<RequestKey, Request>,
     /// Polls so far; their order of waiting.
@@ -74,7 +77,7 @@ pub struct Dispatcher {
     formed: u64,
     timers: Timers,
     /// Processors for which a batch may have become possible in this step, or their next timer changed.
-    touched: BTreeSet<usize>,
+    touched: Touched,
     /// Repeated polls whose lease's fate was decided in this step.
     readmitted: BTreeSet<PollId>,
     /// Jobs held by leases.
@@ -113,13 +116,13 @@ impl Dispatcher {
             by_name: BTreeMap::new(),
             leases: BTreeMap::new(),
             next_sequence: 1,
-            commits: BTreeMap::new(),
+            commits: HashMap::with_hasher(IdHash(identity.node)),
             polls: BTreeMap::new(),
             requests: BTreeMap::new(),
             polled: 0,
             formed: 0,
             timers: Timers::default(),
-            touched: BTreeSet::new(),
+            touched: Touched::default(),
             readmitted: BTreeSet::new(),
             leased: 0,
             stalled: false,

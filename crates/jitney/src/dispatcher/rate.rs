@@ -25,7 +25,10 @@ impl Rate {
 
     /// One job came, or went.
     pub(super) fn count(&mut self, now: Mono) {
-        self.weight = self.weight * decay(between(self.last, now)) + 1.0;
+        if now != self.last {
+            self.weight *= decay(between(self.last, now));
+        }
+        self.weight += 1.0;
         self.first.get_or_insert(now);
         self.last = now;
     }

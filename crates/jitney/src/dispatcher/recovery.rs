@@ -50,7 +50,7 @@ impl Dispatcher {
             forgotten: Some(limit),
             members: slots
                 .iter()
-                .map(|&slot| Member::new(self.jobs[slot].id))
+                .map(|&slot| Member::new(self.jobs[slot].id, slot))
                 .collect(),
             held: 0,
             open: slots.len(),

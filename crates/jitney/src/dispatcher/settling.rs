@@ -1,11 +1,11 @@
 //! Settles: what a worker's report does to each job of its lease. The table is in docs/state_machine.md.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::dispatcher::Dispatcher;
-use crate::dispatcher::entry::Place;
+use crate::dispatcher::entry::{IdHash, Place};
 use crate::dispatcher::event::{Action, Change, Decision, Decisions, Report, Settle, Verdict};
 use crate::dispatcher::retry::Try;
 use crate::job::{Cause, End, JobId, Priority, Token};
@@ -25,11 +25,13 @@ impl Dispatcher {
         let lease = self.leases.get(&token);
         let worker = lease.map_or_else(|| Arc::from(""), |lease| lease.worker.clone());
         let members = OnceCell::new();
-        let mut named = BTreeSet::new();
+        let seed = IdHash(self.identity.node);
+        let mut named = HashSet::with_capacity_and_hasher(settle.outcomes.len(), seed);
         let mut jobs = Vec::with_capacity(settle.outcomes.len());
-        for &(job, report) in &settle.outcomes {
+        let slots = self.named_slots(&settle);
+        for (&(job, report), slot) in settle.outcomes.iter().zip(slots) {
             let verdict = if named.insert(job) {
-                self.standing(job, token, &members)
+                self.standing(slot, job, token, &members)
             } else {
                 Err(Verdict::Duplicate)
             };
@@ -52,9 +54,31 @@ impl Dispatcher {
         }));
     }
 
+    /// Where the jobs are that a settle names. Most settles name the whole batch in its order: then the lease
+    /// knows, and nothing is looked up.
+    fn named_slots(&self, settle: &Settle) -> Vec<Option<u32>> {
+        let members = self
+            .leases
+            .get(&settle.token)
+            .map_or(&[][..], |lease| &lease.members);
+        let at = |(at, &(id, _)): (usize, &(JobId, Report))| {
+            let member = members.get(at).filter(|member| member.job == id);
+            member
+                .and_then(|member| self.jobs.find_at(member.slot, id))
+                .or_else(|| self.jobs.find(id))
+        };
+        settle.outcomes.iter().enumerate().map(at).collect()
+    }
+
     /// Whether a report under this token counts for the job; if not, what its worker is told.
-    fn standing(&self, id: JobId, token: Token, members: &Members) -> Result<u32, Verdict> {
-        let slot = self.jobs.find(id).ok_or(Verdict::Ended)?;
+    fn standing(
+        &self,
+        slot: Option<u32>,
+        id: JobId,
+        token: Token,
+        members: &Members,
+    ) -> Result<u32, Verdict> {
+        let slot = slot.ok_or(Verdict::Ended)?;
         let job = &self.jobs[slot];
         if job.last_token() != Some(token) && !active(Mutant::DropFencing) {
             let was_held = match members.get_or_init(|| self.member_ids(token)) {

@@ -45,6 +45,12 @@ impl<T> Slab<T> {
         value
     }
 
+    /// The value under a key that may be free.
+    pub(super) fn get(&self, key: u32) -> Option<&T> {
+        let (chunk, at) = place(key);
+        self.chunks.get(chunk)?.get(at)?.as_ref()
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.len
     }
