@@ -140,6 +140,14 @@ pub enum State {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 4] = [
+        Self::Submitted,
+        Self::ProcessedOk,
+        Self::ProcessedError,
+        Self::BatchFailed,
+    ];
+
     /// The name on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -163,6 +171,16 @@ impl From<End> for Status {
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Scheduled,
+        Self::Queued,
+        Self::Running,
+        Self::Retrying,
+        Self::Done,
+        Self::Dead,
+    ];
+
     /// The name on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -162,7 +162,7 @@ const MACHINE: &[&str] = &[
 ];
 
 /// Statuses that are no error; the others are made from an error code, in one file.
-const SUCCESSES: &[&str] = &["OK", "CREATED", "ACCEPTED", "NO_CONTENT"];
+const SUCCESSES: &[&str] = &["OK", "CREATED", "ACCEPTED", "NO_CONTENT", "NOT_MODIFIED"];
 const STATUS_FILE: &str = "crates/jitney/src/http/error.rs";
 
 pub(super) fn check(tree: &Tree, findings: &mut Vec<Finding>) {

@@ -13,7 +13,7 @@ use super::json::Json;
 use crate::driver::refusal::Refusal;
 
 /// The content type of every error.
-const PROBLEM_JSON: &str = "application/problem+json";
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// How long to stay away where nothing better is known.
 const RETRY_SOON: Duration = Duration::from_secs(1);
@@ -68,7 +68,6 @@ pub(crate) enum Retry {
 
 impl Code {
     /// All codes, in the order of docs/errors.md.
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 28] = [
         Self::MalformedJson,
         Self::UnknownField,
@@ -160,6 +159,11 @@ impl Code {
         self.row().1
     }
 
+    /// Whether its answers say when to come back.
+    pub(crate) fn says_when(self) -> bool {
+        self.row().3 == Retry::After
+    }
+
     /// A few words for people.
     pub(crate) const fn title(self) -> &'static str {
         self.row().2
@@ -167,6 +171,9 @@ impl Code {
 }
 
 impl Retry {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 4] = [Self::No, Self::Safe, Self::After, Self::OnlyWithIdempotencyKey];
+
     /// The name on the wire.
     pub(crate) const fn name(self) -> &'static str {
         match self {

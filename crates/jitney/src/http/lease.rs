@@ -23,17 +23,17 @@ use crate::driver::refusal::Refusal;
 use crate::job::{Processor, Token};
 
 /// Batches of one poll at most: each is a lease to keep.
-const SLOTS_MAX: u32 = 1_000;
+pub(super) const SLOTS_MAX: u32 = 1_000;
 /// The most that a worker can ask for in one batch; the policy is smaller.
-const BATCH_JOBS_MAX: u32 = 1_000_000;
+pub(super) const BATCH_JOBS_MAX: u32 = 1_000_000;
 /// Settles of one poll at most: one for each batch that it can hold.
-const SETTLES_MAX: usize = 1_000;
+pub(super) const SETTLES_MAX: usize = 1_000;
 /// The longest name of a worker or a poll, bytes.
-const NAME_BYTES_MAX: usize = 128;
+pub(super) const NAME_BYTES_MAX: usize = 128;
 /// When to come back to a server that drains.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
-const FIELDS: &[&str] = &[
+pub(super) const FIELDS: &[&str] = &[
     "worker",
     "slots",
     "max_jobs",
@@ -43,7 +43,7 @@ const FIELDS: &[&str] = &[
     "request_id",
     "settle",
 ];
-const SETTLE_FIELDS: &[&str] = &["lease", "outcomes", "final", "failed", "crashed"];
+pub(super) const SETTLE_FIELDS: &[&str] = &["lease", "outcomes", "final", "failed", "crashed"];
 
 /// A poll, and the leases of its settles in their order.
 struct Poll {

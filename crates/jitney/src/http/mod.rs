@@ -9,6 +9,7 @@ mod body;
 mod budget;
 mod connection;
 mod delivery;
+mod docs;
 mod error;
 mod figures;
 mod headers;
@@ -16,6 +17,7 @@ mod hosts;
 mod jobs;
 mod json;
 mod lease;
+mod openapi;
 mod ops;
 mod parse;
 mod route_table;
@@ -43,6 +45,7 @@ use tokio::net::TcpListener;
 use body::Rest;
 use budget::Budget;
 use delivery::Link;
+use docs::{DOCS_PATH, ERRORS_PATH, OPENAPI_PATH, Pages};
 use error::{Code, Problem};
 use hosts::Hosts;
 use ops::RequestCounts;
@@ -69,18 +72,8 @@ const PATHS: [&str; 11] = [
     "/metrics",
 ];
 
-/// Where problems point to.
-const ERRORS_PATH: &str = "/docs/errors";
-
 /// Paths of the contract that a later version serves, as prefixes or suffixes.
-const LATER_PREFIXES: [&str; 6] = [
-    "/v1/dead",
-    "/v1/lanes/",
-    "/openapi.json",
-    "/docs",
-    "/dashboard",
-    "/events",
-];
+const LATER_PREFIXES: [&str; 4] = ["/v1/dead", "/v1/lanes/", "/dashboard", "/events"];
 const LATER_SUFFIXES: [&str; 3] = ["/history", "/explain", "/policy"];
 
 /// What the edge works with. Cheap to clone.
@@ -97,6 +90,7 @@ struct Shared {
     hosts: Hosts,
     bodies: Arc<Budget>,
     routes: RouteTable,
+    pages: Pages,
     slow_client_timeout: Duration,
     requests: RequestCounts,
 }
@@ -108,8 +102,8 @@ impl App {
     /// [`RouteError`] if a route cannot be served: its path, its schema, or another route in its place.
     pub fn new(handle: Handle, options: &Options, metrics: Arc<Metrics>) -> Result<Self, RouteError> {
         let routes = RouteTable::new(&options.routes, &options.limits)?;
-        let own = PATHS.iter().chain([&ERRORS_PATH]);
-        let own = own.map(|path| ((*path).to_owned(), (*path).to_owned()));
+        let pages = Pages::new(&options.limits, &routes);
+        let own = own_paths().map(|path| (path.to_owned(), path.to_owned()));
         let requests = RequestCounts::new(own.chain(routes.templates()));
         Ok(Self {
             shared: Arc::new(Shared {
@@ -119,6 +113,7 @@ impl App {
                 limits: options.limits.clone(),
                 metrics,
                 routes,
+                pages,
                 slow_client_timeout: options.slow_client_timeout,
                 requests,
             }),
@@ -139,6 +134,16 @@ impl App {
 
     fn bodies(&self) -> &Arc<Budget> {
         &self.shared.bodies
+    }
+
+    /// The OpenAPI document, as `/openapi.json` has it.
+    #[must_use]
+    pub fn openapi(&self) -> &[u8] {
+        self.pages().openapi()
+    }
+
+    fn pages(&self) -> &Pages {
+        &self.shared.pages
     }
 
     fn slow_client_timeout(&self) -> Duration {
@@ -194,6 +199,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Segments {
     }
 }
 
+/// Every path that is jitney's own.
+fn own_paths() -> impl Iterator<Item = &'static str> {
+    let pages = [OPENAPI_PATH, DOCS_PATH, ERRORS_PATH];
+    PATHS.into_iter().chain(pages).chain(docs::asset_paths())
+}
+
 fn router(app: &App) -> Router {
     let [
         jobs,
@@ -219,9 +230,8 @@ fn router(app: &App) -> Router {
         .route(info, get(ops::info))
         .route(healthz, get(ops::healthz))
         .route(readyz, get(ops::readyz))
-        .route(metrics, get(ops::metrics))
-        .route(ERRORS_PATH, get(ops::errors));
-    routes::add(own, &app.shared.routes)
+        .route(metrics, get(ops::metrics));
+    routes::add(docs::add(own), &app.shared.routes)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), edge))

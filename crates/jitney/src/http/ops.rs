@@ -19,7 +19,7 @@ use crate::metrics::{Limit, Moment, RouteCount, ServerMoment};
 use crate::units::format_duration;
 
 /// What this server can do; a newer client sends an older server only what is listed.
-const FEATURES: [&str; 12] = [
+pub(super) const FEATURES: [&str; 12] = [
     "submit",
     "envelope",
     "wait",
@@ -33,9 +33,6 @@ const FEATURES: [&str; 12] = [
     "routes",
     "traceparent",
 ];
-
-/// The text behind the links in problems.
-const ERRORS: &str = include_str!("../../../../docs/errors.md");
 
 /// `GET /v1/lanes`
 pub(super) async fn lanes(State(app): State<App>, request: Request) -> Result<Response<Body>> {
@@ -212,16 +209,6 @@ pub(super) async fn metrics(State(app): State<App>) -> Response<Body> {
     response
 }
 
-/// `GET /docs/errors`
-pub(super) async fn errors() -> Response<Body> {
-    let mut response = Response::new(Body::from(ERRORS));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/markdown; charset=utf-8"),
-    );
-    response
-}
-
 fn plain_text(text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(
@@ -246,6 +233,15 @@ async fn ask_lanes(app: &App) -> Result<Vec<LaneStats>> {
         other => Err(submit::foreign(&other).into()),
     }
 }
+
+/// Every name that [`state_name`] gives.
+pub(super) const STATES: [&str; 5] = [
+    state_name(Readiness::Ready),
+    state_name(Readiness::Recovering),
+    state_name(Readiness::Draining),
+    state_name(Readiness::DiskFull),
+    state_name(Readiness::Poisoned),
+];
 
 const fn state_name(readiness: Readiness) -> &'static str {
     match readiness {

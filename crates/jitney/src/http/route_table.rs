@@ -51,8 +51,10 @@ pub(super) struct RouteTable {
 /// A route that can be served.
 pub(super) struct Ready {
     pub(super) method: Method,
-    /// As it was written, for metrics.
-    template: String,
+    /// Its place in the configuration.
+    pub(super) number: usize,
+    /// As it was written, for metrics and for the document.
+    pub(super) template: String,
     /// The path with its parameters numbered, so that two routes of one shape are one path to the router.
     pub(super) path: String,
     /// The label that each parameter becomes, in their order.
@@ -61,8 +63,15 @@ pub(super) struct Ready {
     pub(super) group: Group,
     pub(super) priority: Priority,
     pub(super) wait: Option<Duration>,
-    pub(super) schema: Option<Validator>,
+    pub(super) schema: Option<Schema>,
     status: BTreeMap<String, u16>,
+}
+
+/// The schema of a body.
+pub(super) struct Schema {
+    pub(super) validator: Validator,
+    /// As it was written, for the document.
+    pub(super) written: serde_json::Value,
 }
 
 impl fmt::Debug for Ready {
@@ -81,7 +90,7 @@ impl RouteTable {
                 path: route.path.clone(),
                 what,
             };
-            let this = Ready::new(route, limits).map_err(wrong)?;
+            let this = Ready::new(ready.len(), route, limits).map_err(wrong)?;
             let taken = |other: &&Ready| other.method == this.method && other.path == this.path;
             if let Some(other) = ready.iter().find(taken) {
                 return Err(wrong(format!("`{other:?}` answers the same requests")));
@@ -100,7 +109,7 @@ impl RouteTable {
 }
 
 impl Ready {
-    fn new(route: &Route, limits: &Limits) -> Result<Self, String> {
+    fn new(number: usize, route: &Route, limits: &Limits) -> Result<Self, String> {
         if !METHODS.contains(&route.method.as_str()) {
             return Err(format!("the method is one of {}", METHODS.join(", ")));
         }
@@ -114,9 +123,11 @@ impl Ready {
         }
         let (path, labels) = shape(&route.path)?;
         let schema = match &route.schema {
-            Some(schema) => {
-                Some(jsonschema::validator_for(schema).map_err(|error| format!("its schema: {error}"))?)
-            }
+            Some(schema) => Some(Schema {
+                validator: jsonschema::validator_for(schema)
+                    .map_err(|error| format!("its schema: {error}"))?,
+                written: schema.clone(),
+            }),
             None => None,
         };
         if let Some((outcome, status)) = route
@@ -128,6 +139,7 @@ impl Ready {
         }
         Ok(Self {
             method,
+            number,
             template: route.path.clone(),
             path,
             labels,
@@ -138,6 +150,19 @@ impl Ready {
             schema,
             status: route.status.clone(),
         })
+    }
+
+    /// Outcomes and the statuses that they have, those of the configuration and the defaults.
+    pub(super) fn statuses(&self) -> BTreeMap<String, u16> {
+        let defaults = [
+            ("error", ROUTE_ERROR),
+            ("exhausted", ROUTE_EXHAUSTED),
+            ("batch_failed", ROUTE_EXHAUSTED),
+        ];
+        let mut statuses: BTreeMap<String, u16> =
+            defaults.map(|(name, status)| (name.to_owned(), status)).into();
+        statuses.extend(self.status.clone());
+        statuses
     }
 
     /// The HTTP status of a job that did not end well.

@@ -48,7 +48,7 @@ async fn serve(
     let bytes = body::read(&app, &parts, body, Bound::data(app.limits())).await?;
     let payload = match &route.schema {
         Some(schema) => {
-            fits(schema, &bytes)?;
+            fits(&schema.validator, &bytes)?;
             Payload {
                 content_type: None,
                 bytes,

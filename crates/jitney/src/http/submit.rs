@@ -21,7 +21,7 @@ use crate::fingerprint::{Content, fingerprint, idempotency_key};
 use crate::job::{Group, JobId, JobView, Priority};
 
 /// The options of a job whose data is the body.
-const PARAMETERS: &[&str] = &["group", "priority", "wait", "id", "key", "label."];
+pub(super) const PARAMETERS: &[&str] = &["group", "priority", "wait", "id", "key", "label."];
 
 /// The identity of every caller while there are no API keys.
 const NOBODY: &str = "";

@@ -212,6 +212,9 @@ pub(crate) fn settle_results(json: &mut Json, results: &[SettleResult]) {
     json.close_list();
 }
 
+/// Every name that [`settle_name`] gives.
+pub(crate) const SETTLE_NAMES: [&str; 6] = ["applied", "released", "duplicate", "late", "unknown", "refused"];
+
 const fn settle_name(is: &SettleIs) -> &'static str {
     match is {
         SettleIs::Applied { .. } => "applied",

@@ -20,11 +20,12 @@ use crate::limits::Limits;
 pub(crate) const SETTLE_FIELDS: &[&str] = &["outcomes", "final", "failed", "crashed"];
 
 /// The longest error code, bytes: it is a metric's and a route's word.
-const CODE_BYTES_MAX: usize = 64;
+pub(crate) const CODE_BYTES_MAX: usize = 64;
 /// The longest error message, bytes.
-const MESSAGE_BYTES_MAX: usize = 4096;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
 
-const OUTCOME_FIELDS: &[&str] = &[
+/// The fields of an outcome.
+pub(crate) const OUTCOME_FIELDS: &[&str] = &[
     "id",
     "ok",
     "ok_base64",
@@ -33,8 +34,10 @@ const OUTCOME_FIELDS: &[&str] = &[
     "error",
     "release",
 ];
-const ERROR_FIELDS: &[&str] = &["code", "message", "retryable", "data", "retry_after"];
-const FAILED_FIELDS: &[&str] = &["code", "message", "data"];
+/// The fields of a failed job's error.
+pub(crate) const ERROR_FIELDS: &[&str] = &["code", "message", "retryable", "data", "retry_after"];
+/// The fields of a failed batch.
+pub(crate) const FAILED_FIELDS: &[&str] = &["code", "message", "data"];
 
 /// What reading outcomes needs to know.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,9 @@
 //! The HTTP edge before a scripted driver: what the edge promises by itself.
 
 mod connections;
+mod contract;
 mod delivery;
+mod docs;
 mod lease;
 mod memory;
 mod operate;
@@ -247,12 +249,15 @@ fn job(submit: &Submit) -> JobView {
     }
 }
 
-/// A response's status and its body as JSON.
+/// A response's status and its body as JSON, which must be what the OpenAPI document foresees.
 async fn json(response: reqwest::Response) -> (u16, Value) {
     let status = response.status().as_u16();
+    let path = response.url().path().to_owned();
+    let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
     let bytes = response.bytes().await.unwrap();
     let value = serde_json::from_slice(&bytes)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&bytes)));
+    contract::assert_foreseen(&path, status, &content_type, &value);
     (status, value)
 }
 
