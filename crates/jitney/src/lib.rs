@@ -4,6 +4,7 @@ pub mod bus;
 pub mod client;
 pub mod dispatcher;
 pub mod driver;
+pub mod embed;
 pub mod exec;
 pub mod http;
 pub mod server;
@@ -24,3 +25,5 @@ pub mod policy;
 pub mod telemetry;
 pub mod units;
 mod written;
+
+pub use embed::Jitney;

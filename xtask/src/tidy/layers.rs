@@ -27,6 +27,10 @@ const LAYERS: &[Row] = &[
     ),
     ("client", "entropy"),
     ("worker", "client entropy"),
+    (
+        "embed",
+        "server client worker http driver::port driver::refusal driver::Ended policy",
+    ),
     ("exec", "worker client entropy"),
     (
         "cli",
@@ -70,12 +74,12 @@ const LIBRARIES: &[(&str, &str, &str)] = &[
     ("getrandom", "entropy", "randomness comes in through one file"),
     (
         "tokio",
-        "http server client worker exec cli telemetry main",
+        "http server client worker embed exec cli telemetry main",
         "what decides is synchronous, so that the simulator can run it",
     ),
     (
         "tracing",
-        "http server client worker exec cli config telemetry bus driver main",
+        "http server client worker embed exec cli config telemetry bus driver main",
         "what decides is pure; log where its verdict is carried out",
     ),
 ];

@@ -79,7 +79,7 @@ async fn serve(config: Config, ready_file: Option<ReadyFile>, output: Output) ->
     if let Some(file) = &config.file {
         info!(file = %file.display(), "configuration read");
     }
-    let mut running = tokio::select! {
+    let running = tokio::select! {
         running = server::start(config.options) => running?,
         // Nothing was accepted yet; whatever the log holds is found again at the next start.
         () = signals.next() => return Ok(Exit::Done),

@@ -93,7 +93,7 @@ pub enum Retry {
 
 impl Problem {
     /// Reads a problem, or gives nothing if the text is none.
-    pub(super) fn decode(body: &[u8], status: u16, retry_after: Option<Duration>) -> Option<Self> {
+    pub(crate) fn decode(body: &[u8], status: u16, retry_after: Option<Duration>) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(body).ok()?;
         Some(Self {
             code: wire.code,

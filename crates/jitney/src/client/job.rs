@@ -9,16 +9,25 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::error::Error;
+use super::text::Text;
 use super::wire;
 use crate::clock::WallMs;
 use crate::job::{Group, JobError, JobId, JobView, Priority, Processor, Reason, State, Status};
 
 /// A job as the server told it: what is known of its fields, and the answer itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Job {
     view: JobView,
-    json: Bytes,
+    text: Text<JobView>,
 }
+
+impl PartialEq for Job {
+    fn eq(&self, other: &Self) -> bool {
+        self.view == other.view && self.json() == other.json()
+    }
+}
+
+impl Eq for Job {}
 
 impl Deref for Job {
     type Target = JobView;
@@ -32,7 +41,7 @@ impl Job {
     /// The answer as the server wrote it, with fields that this client may not know.
     #[must_use]
     pub fn json(&self) -> &str {
-        text(&self.json)
+        self.text.of(&self.view)
     }
 
     /// Whether it has an outcome, of whatever kind.
@@ -50,13 +59,19 @@ impl Job {
         serde_json::from_slice(bytes)
     }
 
+    /// A job of this process; its JSON is written when it is asked for.
+    pub(crate) fn here(view: JobView, text: Text<JobView>) -> Self {
+        Self { view, text }
+    }
+
     pub(super) fn decode(json: Bytes) -> Result<Self, Error> {
-        let wire: Wire = wire::read(&json)?;
-        let view = wire.view().ok_or_else(|| Error::Protocol {
+        let wire: Wire<'_> = wire::read(&json)?;
+        let view = wire.view(&json).ok_or_else(|| Error::Protocol {
             detail: "a job has a value that is none of its kind".to_owned(),
             server_fault: false,
         })?;
-        Ok(Self { view, json })
+        let text = Text::came(json);
+        Ok(Self { view, text })
     }
 }
 
@@ -73,7 +88,7 @@ pub struct Info {
 }
 
 impl Lanes {
-    pub(super) fn new(json: Bytes) -> Self {
+    pub(crate) fn new(json: Bytes) -> Self {
         Self { json }
     }
 
@@ -85,7 +100,7 @@ impl Lanes {
 }
 
 impl Info {
-    pub(super) fn new(json: Bytes) -> Self {
+    pub(crate) fn new(json: Bytes) -> Self {
         Self { json }
     }
 
@@ -101,7 +116,7 @@ fn text(json: &Bytes) -> &str {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     #[serde(deserialize_with = "wire::id")]
     id: JobId,
     processor: String,
@@ -126,16 +141,16 @@ struct Wire {
     submitted_at: Option<WallMs>,
     #[serde(default, deserialize_with = "wire::maybe_time")]
     finished_at: Option<WallMs>,
-    #[serde(default, deserialize_with = "wire::present")]
-    result: Option<Box<RawValue>>,
+    #[serde(borrow, default, deserialize_with = "wire::present")]
+    result: Option<&'a RawValue>,
     #[serde(default)]
     result_base64: Option<String>,
     #[serde(default)]
     content_type: Option<String>,
     #[serde(default)]
     result_expired: bool,
-    #[serde(default)]
-    error: Option<WireError>,
+    #[serde(borrow, default)]
+    error: Option<WireError<'a>>,
     #[serde(default)]
     key: Option<String>,
     #[serde(default)]
@@ -143,17 +158,17 @@ struct Wire {
 }
 
 #[derive(Deserialize)]
-struct WireError {
+struct WireError<'a> {
     code: String,
     #[serde(default)]
     message: String,
-    #[serde(default)]
-    data: Option<Box<RawValue>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
 }
 
-impl Wire {
+impl Wire<'_> {
     /// `None` if a name is none of its kind, or the base64 is broken.
-    fn view(self) -> Option<JobView> {
+    fn view(self, body: &Bytes) -> Option<JobView> {
         let status = statuses().find(|status| status.name() == self.status)?;
         // `null` is the result of a job that ended well, and the absence of one otherwise.
         let json = self
@@ -161,7 +176,8 @@ impl Wire {
             .filter(|json| status == Status::ProcessedOk || json.get() != "null");
         let json = json.filter(|_| !self.result_expired);
         let result = wire::payload(
-            json.as_deref(),
+            body,
+            json,
             self.result_base64.as_deref(),
             self.content_type.as_deref(),
         );
@@ -185,21 +201,19 @@ impl Wire {
             finished_at: self.finished_at,
             result: result.ok()?,
             result_expired: self.result_expired,
-            error: self.error.map(WireError::error),
+            error: self.error.map(|error| error.error(body)),
             key: self.key,
             labels: self.labels.into_iter().collect(),
         })
     }
 }
 
-impl WireError {
-    fn error(self) -> JobError {
+impl WireError<'_> {
+    fn error(self, body: &Bytes) -> JobError {
         JobError {
             code: self.code,
             message: self.message,
-            data: self
-                .data
-                .map(|data| Bytes::copy_from_slice(data.get().as_bytes())),
+            data: self.data.map(|data| body.slice_ref(data.get().as_bytes())),
         }
     }
 }

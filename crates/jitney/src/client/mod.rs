@@ -20,37 +20,41 @@
 //! A [`Client`] is a cheap handle on one pool of connections; clone it freely.
 
 mod error;
+mod http;
 mod job;
+mod outcome;
 mod retry;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod submit;
 #[cfg(test)]
 mod tests;
-mod transport;
+pub(crate) mod text;
+pub(crate) mod transport;
 mod wire;
 mod work;
 
 pub use error::{Error, Problem, Retry};
 pub use job::{Info, Job, Lanes};
+pub use outcome::{BatchError, Outcome, OutcomeError};
+pub(crate) use outcome::{Said, json_bytes};
 pub use retry::Retries;
 pub use submit::{Submit, Submitted};
 pub use wire::parse_id;
 pub use work::{
-    Batch, BatchError, Extended, LeaseAnswer, LeaseRequest, LeasedJob, Outcome, OutcomeError, Settle,
-    SettleAnswer, SettleBody, SettleError, SettleIs, SettleResult,
+    Batch, Extended, LeaseAnswer, LeaseRequest, LeasedJob, Settle, SettleAnswer, SettleBody, SettleError,
+    SettleIs, SettleResult,
 };
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use crate::entropy::{jittered, random_name};
 use crate::job::JobId;
-use crate::units::format_duration;
-use transport::{Call, Reply, Transport};
+use http::Http;
+use transport::{Answer, Transport};
 
 /// A wait is asked of the server in pieces of this length: below the server's `wait_max` (5 min) and below
 /// the idle timeouts of the proxies in between.
@@ -67,20 +71,15 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    transport: Transport,
+    transport: Box<dyn Transport>,
     retries: Retries,
-    request_timeout: Duration,
     own_keys: bool,
 }
 
 /// Sets a [`Client`] up.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    url: String,
-    connect_timeout: Duration,
-    request_timeout: Duration,
-    idle_connections_max: usize,
-    answer_bytes_max: usize,
+    http: http::Options,
     retries: Retries,
     own_keys: bool,
 }
@@ -89,28 +88,28 @@ impl Builder {
     /// How long a connection may take to open. 5 s.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.http.connect_timeout = timeout;
         self
     }
 
     /// How long an answer may take, beyond the wait that was asked for. 30 s.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.http.request_timeout = timeout;
         self
     }
 
     /// How many idle connections are kept for reuse. 256.
     #[must_use]
     pub fn idle_connections_max(mut self, connections: usize) -> Self {
-        self.idle_connections_max = connections;
+        self.http.idle_connections_max = connections;
         self
     }
 
     /// The largest answer that is read. 256 MiB, which is many full batches at once.
     #[must_use]
     pub fn answer_bytes_max(mut self, bytes: usize) -> Self {
-        self.answer_bytes_max = bytes;
+        self.http.answer_bytes_max = bytes;
         self
     }
 
@@ -136,17 +135,11 @@ impl Builder {
     /// # Errors
     /// [`Error::Invalid`] if the URL is not one of `http://`.
     pub fn build(self) -> Result<Client, Error> {
-        let transport = Transport::new(
-            &self.url,
-            self.connect_timeout,
-            self.idle_connections_max,
-            self.answer_bytes_max,
-        )?;
+        let transport = Box::new(Http::new(&self.http)?);
         Ok(Client {
             shared: Arc::new(Shared {
                 transport,
                 retries: self.retries,
-                request_timeout: self.request_timeout,
                 own_keys: self.own_keys,
             }),
         })
@@ -167,20 +160,38 @@ impl Client {
     #[must_use]
     pub fn builder(url: &str) -> Builder {
         Builder {
-            url: url.to_owned(),
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(30),
-            idle_connections_max: 256,
-            answer_bytes_max: 256 << 20,
+            http: http::Options {
+                url: url.to_owned(),
+                connect_timeout: Duration::from_secs(5),
+                request_timeout: Duration::from_secs(30),
+                idle_connections_max: 256,
+                answer_bytes_max: 256 << 20,
+            },
             retries: Retries::default(),
             own_keys: false,
         }
     }
 
-    /// The server's URL, as it is used.
+    /// A client that reaches its jitney in another way.
+    pub(crate) fn over(transport: impl Transport + 'static) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                transport: Box::new(transport),
+                retries: Retries::default(),
+                own_keys: false,
+            }),
+        }
+    }
+
+    /// The server's URL, as it is used; for a jitney in this process, words that say so.
     #[must_use]
     pub fn url(&self) -> &str {
-        self.shared.transport.url()
+        self.shared.transport.address()
+    }
+
+    /// Whether what it reaches has ended for good.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.transport.is_over()
     }
 
     /// Submits a job and comes back as soon as it is durable.
@@ -188,8 +199,7 @@ impl Client {
     /// # Errors
     /// Any but [`Error::TimedOut`].
     pub async fn submit(&self, submit: Submit) -> Result<Submitted, Error> {
-        let until = Instant::now() + self.shared.retries.total;
-        self.send_submit(&self.keyed(submit), None, until).await
+        self.send_submit(&self.keyed(submit), None, self.patience()).await
     }
 
     /// Submits a job and comes back when it has ended, whatever its outcome.
@@ -237,7 +247,8 @@ impl Client {
     /// # Errors
     /// Any but [`Error::TimedOut`].
     pub async fn lanes(&self) -> Result<Lanes, Error> {
-        Ok(Lanes::new(self.read_text(&["v1", "lanes"]).await?))
+        self.retrying(true, self.patience(), || self.shared.transport.lanes())
+            .await
     }
 
     /// What the server is, and the limits in force.
@@ -245,7 +256,8 @@ impl Client {
     /// # Errors
     /// Any but [`Error::TimedOut`].
     pub async fn info(&self) -> Result<Info, Error> {
-        Ok(Info::new(self.read_text(&["v1", "info"]).await?))
+        self.retrying(true, self.patience(), || self.shared.transport.info())
+            .await
     }
 
     /// Takes batches. One try: a worker repeats it with the same `request_id` if the answer is lost.
@@ -253,11 +265,7 @@ impl Client {
     /// # Errors
     /// Any but [`Error::TimedOut`].
     pub async fn lease(&self, processor: &str, request: &LeaseRequest) -> Result<LeaseAnswer, Error> {
-        let mut call = self.call("POST", &["v1", "processors", processor, "lease"])?;
-        call.body = Some(work::encode_lease(request)?);
-        call.timeout += request.wait;
-        let reply = self.shared.transport.send(&call).await?;
-        LeaseAnswer::decode(&reply)
+        self.shared.transport.lease(processor, request).await
     }
 
     /// Reports outcomes. One try: repeating it is safe, the first counts.
@@ -265,16 +273,7 @@ impl Client {
     /// # Errors
     /// Any but [`Error::TimedOut`]. A lease whose jobs are all lost is not an error: each result says `late`.
     pub async fn settle(&self, settle: &Settle) -> Result<SettleAnswer, Error> {
-        let mut call = self.call("POST", &["v1", "leases", &settle.lease, "settle"])?;
-        call.body = Some(work::encode_settle(settle)?);
-        match self.shared.transport.send(&call).await {
-            Ok(reply) => wire::read(&reply.body),
-            // The problem of a lost lease carries the same results.
-            Err(Error::Refused(problem)) if problem.code == "lease_lost" => {
-                wire::read(problem.json().as_bytes()).or(Err(Error::Refused(problem)))
-            }
-            Err(error) => Err(error),
-        }
+        self.shared.transport.settle(settle).await
     }
 
     /// Extends a lease. One try.
@@ -282,10 +281,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] `lease_lost` if every job of it is lost; else any but [`Error::TimedOut`].
     pub async fn extend(&self, lease: &str) -> Result<Extended, Error> {
-        let mut call = self.call("POST", &["v1", "leases", lease, "extend"])?;
-        call.body = Some(Bytes::from_static(b"{}"));
-        let reply = self.shared.transport.send(&call).await?;
-        wire::read(&reply.body)
+        self.shared.transport.extend(lease).await
     }
 
     fn keyed(&self, mut submit: Submit) -> Submit {
@@ -301,13 +297,9 @@ impl Client {
         wait: Option<Duration>,
         until: Instant,
     ) -> Result<Submitted, Error> {
-        let mut call = self.call("POST", &["v1", "jobs"])?;
-        call.body = Some(submit.encode()?);
-        call.idempotency_key = submit.idempotency_key.clone();
-        set_wait(&mut call, wait);
         let repeatable = submit.id.is_some() || submit.idempotency_key.is_some();
-        let reply = self.send_retrying(&call, repeatable, until).await?;
-        Submitted::decode(&reply)
+        self.retrying(repeatable, until, || self.shared.transport.submit(submit, wait))
+            .await
     }
 
     async fn wait_on(&self, mut job: Job, start: Instant, timeout: Duration) -> Result<Job, Error> {
@@ -330,32 +322,28 @@ impl Client {
     }
 
     async fn read(&self, id: JobId, wait: Option<Duration>) -> Result<Job, Error> {
-        let mut call = self.call("GET", &["v1", "jobs", &id.to_string()])?;
-        set_wait(&mut call, wait);
         let until = Instant::now() + wait.unwrap_or_default().max(self.shared.retries.total);
-        let reply = self.send_retrying(&call, true, until).await?;
-        Job::decode(reply.body)
+        self.retrying(true, until, || self.shared.transport.get(id, wait))
+            .await
     }
 
-    async fn read_text(&self, path: &[&str]) -> Result<Bytes, Error> {
-        let call = self.call("GET", path)?;
-        let until = Instant::now() + self.shared.retries.total;
-        let reply = self.send_retrying(&call, true, until).await?;
-        wire::check(&reply.body)?;
-        Ok(reply.body)
+    /// No retry starts later.
+    fn patience(&self) -> Instant {
+        Instant::now() + self.shared.retries.total
     }
 
-    fn call(&self, method: &'static str, path: &[&str]) -> Result<Call, Error> {
-        self.shared
-            .transport
-            .call(method, path, self.shared.request_timeout)
-    }
-
-    async fn send_retrying(&self, call: &Call, repeatable: bool, until: Instant) -> Result<Reply, Error> {
+    /// Makes a call until it is answered, or refused in a way that a retry would not change.
+    async fn retrying<'a, T>(
+        &'a self,
+        repeatable: bool,
+        until: Instant,
+        call: impl Fn() -> Answer<'a, T>,
+    ) -> Result<T, Error> {
         let mut attempt = 1;
         loop {
-            let error = match self.shared.transport.send(call).await {
-                Ok(reply) => return Ok(reply),
+            let error = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if self.is_over() => return Err(error),
                 Err(error) => error,
             };
             let left = until.saturating_duration_since(Instant::now());
@@ -365,12 +353,5 @@ impl Client {
             sleep(pause).await;
             attempt += 1;
         }
-    }
-}
-
-fn set_wait(call: &mut Call, wait: Option<Duration>) {
-    if let Some(wait) = wait {
-        call.query.push(("wait", format_duration(wait)));
-        call.timeout += wait;
     }
 }

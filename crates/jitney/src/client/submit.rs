@@ -7,22 +7,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
+use super::http::Reply;
 use super::job::Job;
-use super::transport::Reply;
+use super::outcome::raw_json;
 use super::wire;
 use crate::job::{JobId, Payload, Priority};
 
 /// A job to submit. Only the processor and the data are required.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submit {
-    pub(super) processor: String,
-    pub(super) group: Option<String>,
-    pub(super) priority: Option<Priority>,
-    pub(super) payload: Payload,
-    pub(super) id: Option<JobId>,
-    pub(super) key: Option<String>,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) idempotency_key: Option<String>,
+    pub(crate) processor: String,
+    pub(crate) group: Option<String>,
+    pub(crate) priority: Option<Priority>,
+    pub(crate) payload: Payload,
+    pub(crate) id: Option<JobId>,
+    pub(crate) key: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Submit {
@@ -53,6 +55,7 @@ impl Submit {
             key: None,
             labels: BTreeMap::new(),
             idempotency_key: None,
+            traceparent: None,
         }
     }
 
@@ -100,6 +103,13 @@ impl Submit {
         self
     }
 
+    /// W3C trace context: it travels with the job to its handler. Of a child job it is left out.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: &str) -> Self {
+        self.traceparent = Some(traceparent.to_owned());
+        self
+    }
+
     pub(super) fn encode(&self) -> Result<Bytes, Error> {
         let json = self.raw_json()?;
         wire::write(&self.envelope(json, self.id))
@@ -114,17 +124,8 @@ impl Submit {
     }
 
     /// The data as the JSON value that it must be; `None` for other bytes.
-    fn raw_json(&self) -> Result<Option<&RawValue>, Error> {
-        if self.payload.content_type.is_some() {
-            return Ok(None);
-        }
-        serde_json::from_slice(&self.payload.bytes)
-            .map(Some)
-            .map_err(|error| Error::Invalid {
-                detail: format!(
-                    "the data is not json: {error}; name its content type if it is not meant to be"
-                ),
-            })
+    pub(super) fn raw_json(&self) -> Result<Option<&RawValue>, Error> {
+        raw_json(&self.payload)
     }
 
     fn envelope<'a>(&'a self, json: Option<&'a RawValue>, id: Option<JobId>) -> Envelope<'a> {

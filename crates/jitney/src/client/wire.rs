@@ -6,7 +6,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::value::RawValue;
 
@@ -15,7 +14,7 @@ use crate::clock::WallMs;
 use crate::job::{JobId, Payload, Priority};
 
 /// Reads an answer.
-pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(|error| Error::Protocol {
         detail: error.to_string(),
         server_fault: false,
@@ -86,26 +85,19 @@ pub(super) fn parse_priority(name: &str) -> Option<Priority> {
     Priority::ALL.into_iter().find(|priority| priority.name() == name)
 }
 
-/// JSON text as a value that is written into a request as it is.
-///
-/// # Errors
-/// The bytes are not one JSON value.
-pub(super) fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, serde_json::Error> {
-    let text = String::from_utf8(bytes).map_err(serde::ser::Error::custom)?;
-    RawValue::from_string(text)
-}
-
 /// Bytes as they travel where JSON has no place for them.
 #[must_use]
 pub(super) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// A payload as an answer has it: a JSON value, or bytes in base64 and what they are.
+/// A payload as an answer has it: a JSON value, which stays a slice of `body`, or bytes in base64 and what
+/// they are.
 ///
 /// # Errors
 /// The base64 is broken.
 pub(super) fn payload(
+    body: &Bytes,
     json: Option<&RawValue>,
     base64: Option<&str>,
     content_type: Option<&str>,
@@ -119,11 +111,11 @@ pub(super) fn payload(
     Ok(json.map(|json| Payload {
         // A `+json` type of its own comes beside its value.
         content_type: content_type.map(Into::into),
-        bytes: Bytes::copy_from_slice(json.get().as_bytes()),
+        bytes: body.slice_ref(json.get().as_bytes()),
     }))
 }
 
 /// Keeps `"result":null`, which is a result, apart from no `result`.
-pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(deserializer).map(Some)
+pub(super) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::value::RawValue;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -17,7 +16,7 @@ use tracing::{info, warn};
 
 use super::line;
 use super::lines::{Line, LineReader, TooLong};
-use crate::client::Batch;
+use crate::client::{Batch, LeasedJob};
 use crate::worker::engine::Stop;
 
 /// An outcome line: a result of `max_body_bytes` (16 MiB) with its children, in base64, and something over.
@@ -89,7 +88,7 @@ struct Feed {
     buffer: Vec<u8>,
     /// How much of it is written.
     written: usize,
-    waiting: VecDeque<Box<RawValue>>,
+    waiting: VecDeque<LeasedJob>,
 }
 
 impl Child {
@@ -319,7 +318,7 @@ impl Feed {
             let Some(job) = self.waiting.pop_front() else {
                 return;
             };
-            line::write_job(&job, &mut self.buffer);
+            line::write_job(job.json(), &mut self.buffer);
         }
     }
 

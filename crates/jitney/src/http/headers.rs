@@ -28,18 +28,23 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let wrong = |detail: String| Problem::invalid("Idempotency-Key", detail);
     if values.next().is_some() {
-        return Err(wrong("`Idempotency-Key` is given twice".to_owned()));
+        let detail = "`Idempotency-Key` is given twice";
+        return Err(Problem::invalid("Idempotency-Key", detail));
     }
-    let bytes = value.as_bytes();
-    let visible = bytes.iter().all(|byte| (b'!'..=b'~').contains(byte));
-    if bytes.is_empty() || bytes.len() > IDEMPOTENCY_KEY_BYTES_MAX || !visible {
-        return Err(wrong(format!(
-            "`Idempotency-Key` must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
-        )));
-    }
+    check_idempotency_key(value.as_bytes())?;
     Ok(value.to_str().ok())
+}
+
+/// Fails if an idempotency key is none.
+pub(crate) fn check_idempotency_key(key: &[u8]) -> Result<()> {
+    let visible = key.iter().all(|byte| (b'!'..=b'~').contains(byte));
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !visible {
+        let detail =
+            format!("`Idempotency-Key` must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::invalid("Idempotency-Key", detail));
+    }
+    Ok(())
 }
 
 /// How long the caller waits: the parameter `wait`, or `Prefer: wait=10`. Zero is no wait.
@@ -84,16 +89,20 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 /// The W3C trace context, if it is valid; a wrong one is as good as none, says the standard.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    is_traceparent(text).then(|| text.to_owned())
+}
+
+/// Whether a text is a W3C trace context.
+pub(crate) fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
-    let version = parts.next()?;
-    let (trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?);
-    let valid = version == "00"
+    let mut part = || parts.next().unwrap_or_default();
+    let (version, trace, parent, flags) = (part(), part(), part(), part());
+    version == "00"
         && is_hex(trace, 32)
         && is_hex(parent, 16)
         && is_hex(flags, 2)
         && parts.next().is_none()
-        && [trace, parent].iter().all(|id| id.bytes().any(|b| b != b'0'));
-    valid.then(|| text.to_owned())
+        && [trace, parent].iter().all(|id| id.bytes().any(|b| b != b'0'))
 }
 
 fn is_hex(text: &str, length: usize) -> bool {

@@ -146,11 +146,9 @@ impl Json {
 
     /// An instant: RFC 3339, UTC, milliseconds.
     pub(crate) fn time(&mut self, at: WallMs) {
-        let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
-        match jiff::Timestamp::from_millisecond(millis) {
-            Ok(timestamp) => self.plain(format_args!("{timestamp:.3}")),
-            // Beyond the year 9999: a clock that wrong has no date.
-            Err(_) => self.null(),
+        match timestamp(at) {
+            Some(timestamp) => self.plain(format_args!("{timestamp:.3}")),
+            None => self.null(),
         }
     }
 
@@ -167,6 +165,16 @@ impl Json {
             self.out.push(b',');
         }
     }
+}
+
+/// An instant as text: RFC 3339, UTC, milliseconds; empty where it has no date.
+pub(crate) fn time_text(at: WallMs) -> String {
+    timestamp(at).map_or_else(String::new, |timestamp| format!("{timestamp:.3}"))
+}
+
+/// `None` beyond the year 9999: a clock that wrong has no date.
+fn timestamp(at: WallMs) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_millisecond(i64::try_from(at.0).unwrap_or(i64::MAX)).ok()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::driver::refusal::Refusal;
 use crate::job::{Processor, Token};
 
 /// Batches of one poll at most: each is a lease to keep.
-pub(super) const SLOTS_MAX: u32 = 1_000;
+pub(crate) const SLOTS_MAX: u32 = 1_000;
 /// The most that a worker can ask for in one batch; the policy is smaller.
 pub(super) const BATCH_JOBS_MAX: u32 = 1_000_000;
 /// Settles of one poll at most: one for each batch that it can hold.
@@ -31,7 +31,7 @@ pub(super) const SETTLES_MAX: usize = 1_000;
 /// The longest name of a worker or a poll, bytes.
 pub(super) const NAME_BYTES_MAX: usize = 128;
 /// When to come back to a server that drains.
-const DRAINING_RETRY: Duration = Duration::from_secs(1);
+pub(crate) const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) const FIELDS: &[&str] = &[
     "worker",
@@ -114,6 +114,17 @@ fn read(app: &App, processor: Processor, bytes: &Bytes) -> Result<Poll> {
         settle,
     };
     Ok(Poll { lease, leases })
+}
+
+/// Fails if a worker's name is none.
+pub(crate) fn check_worker(name: &str) -> object::Result<()> {
+    match (1..=NAME_BYTES_MAX).contains(&name.len()) {
+        true => Ok(()),
+        false => Err(At::Field(&At::Body, "worker").invalid(format!(
+            "`worker` is {} bytes; it must be 1 to {NAME_BYTES_MAX}",
+            name.len()
+        ))),
+    }
 }
 
 fn priorities(object: &Object<'_, '_>) -> Result<[bool; 3]> {

@@ -10,21 +10,21 @@ mod budget;
 mod connection;
 mod delivery;
 mod docs;
-mod error;
+pub(crate) mod error;
 mod figures;
-mod headers;
+pub(crate) mod headers;
 mod hosts;
 mod jobs;
-mod json;
-mod lease;
+pub(crate) mod json;
+pub(crate) mod lease;
 mod openapi;
-mod ops;
-mod parse;
+pub(crate) mod ops;
+pub(crate) mod parse;
 mod route_table;
 mod routes;
-mod settle;
-mod submit;
-mod view;
+pub(crate) mod settle;
+pub(crate) mod submit;
+pub(crate) mod view;
 
 pub use route_table::RouteError;
 
@@ -120,11 +120,11 @@ impl App {
         })
     }
 
-    fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         &self.shared.handle
     }
 
-    fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.shared.limits
     }
 

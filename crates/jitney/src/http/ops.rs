@@ -38,7 +38,12 @@ pub(super) const FEATURES: [&str; 12] = [
 pub(super) async fn lanes(State(app): State<App>, request: Request) -> Result<Response<Body>> {
     headers::check_accept(request.headers())?;
     Query::parse(request.uri(), &[], &[])?;
-    let lanes = ask_lanes(&app).await?;
+    Ok(view::json_response(StatusCode::OK, lanes_json(&app).await?))
+}
+
+/// The answer of `/v1/lanes`.
+pub(crate) async fn lanes_json(app: &App) -> Result<Json> {
+    let lanes = ask_lanes(app).await?;
     let mut json = Json::with_capacity(64 + 320 * lanes.len());
     json.open();
     json.key("lanes");
@@ -48,7 +53,7 @@ pub(super) async fn lanes(State(app): State<App>, request: Request) -> Result<Re
     }
     json.close_list();
     json.close();
-    Ok(view::json_response(StatusCode::OK, json))
+    Ok(json)
 }
 
 fn write_lane(json: &mut Json, lane: &LaneStats) {
@@ -97,7 +102,12 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
 pub(super) async fn info(State(app): State<App>, request: Request) -> Result<Response<Body>> {
     headers::check_accept(request.headers())?;
     Query::parse(request.uri(), &[], &[])?;
-    let info = ask_info(&app).await?;
+    Ok(view::json_response(StatusCode::OK, info_json(&app).await?))
+}
+
+/// The answer of `/v1/info`.
+pub(crate) async fn info_json(app: &App) -> Result<Json> {
+    let info = ask_info(app).await?;
     let mut json = Json::with_capacity(1024);
     json.open();
     json.key("version");
@@ -114,10 +124,10 @@ pub(super) async fn info(State(app): State<App>, request: Request) -> Result<Res
         json.string(feature);
     }
     json.close_list();
-    write_limits(&mut json, app.limits(), &figures::limits(&app, Some(&info)));
-    write_usage(&mut json, &app, &info);
+    write_limits(&mut json, app.limits(), &figures::limits(app, Some(&info)));
+    write_usage(&mut json, app, &info);
     json.close();
-    Ok(view::json_response(StatusCode::OK, json))
+    Ok(json)
 }
 
 fn write_limits(json: &mut Json, limits: &Limits, rows: &[Limit]) {

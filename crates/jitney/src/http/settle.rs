@@ -96,7 +96,7 @@ fn token(text: &str) -> Result<Token> {
 }
 
 /// Why a whole settle is refused. Settling again is always safe: the token fences.
-pub(super) fn whole_problem(refusal: Refusal) -> Box<Problem> {
+pub(crate) fn whole_problem(refusal: Refusal) -> Box<Problem> {
     Box::<Problem>::from(refusal).repeatable()
 }
 

@@ -47,11 +47,11 @@ pub(super) async fn plain(
         None => Priority::Normal,
     };
     let key = match query.get("key") {
-        Some(text) if text.is_empty() || text.len() > job::KEY_BYTES_MAX => {
-            let detail = format!("`key` is {} bytes; it must be 1 to 255", text.len());
-            return Err(Problem::invalid("key", detail));
+        Some(text) => {
+            job::check_key(text).map_err(|detail| Problem::invalid("key", detail))?;
+            Some(text.to_owned())
         }
-        key => key.map(str::to_owned),
+        None => None,
     };
     let fields = JobFields {
         processor,
@@ -132,11 +132,39 @@ pub(super) async fn accept(
 ) -> Result<Submitted> {
     let key = headers::idempotency_key(&parts.headers)?;
     if id.is_some() && key.is_some() {
-        return Err(Problem::invalid(
-            "Idempotency-Key",
-            "a job has an `id` of its own or an `Idempotency-Key`, not both",
-        ));
+        return Err(both_names());
     }
+    let traceparent = headers::traceparent(&parts.headers);
+    hand_over(app, fields, Name { id, key, traceparent }, wait).await
+}
+
+/// A job that is named twice.
+pub(crate) fn both_names() -> Box<Problem> {
+    Problem::invalid(
+        "Idempotency-Key",
+        "a job has an `id` of its own or an `Idempotency-Key`, not both",
+    )
+}
+
+/// What a caller calls its job, to find it again.
+#[derive(Debug, Default)]
+pub(crate) struct Name<'a> {
+    /// Its own id.
+    pub(crate) id: Option<JobId>,
+    /// An idempotency key; not both.
+    pub(crate) key: Option<&'a str>,
+    /// W3C trace context.
+    pub(crate) traceparent: Option<String>,
+}
+
+/// Hands checked fields to the driver; comes back as [`accept`] does.
+pub(crate) async fn hand_over(
+    app: &App,
+    fields: JobFields,
+    name: Name<'_>,
+    wait: Option<Duration>,
+) -> Result<Submitted> {
+    let Name { id, key, traceparent } = name;
     let once = id.is_some() || key.is_some();
     // Only what can be repeated is ever compared.
     let fingerprint = match once {
@@ -160,7 +188,7 @@ pub(super) async fn accept(
         key: fields.key,
         labels: fields.labels,
         fingerprint,
-        traceparent: headers::traceparent(&parts.headers),
+        traceparent,
         wait,
     };
     let refusal = match app.handle().call(Command::Submit(Box::new(submit))).await.answer {
@@ -173,7 +201,7 @@ pub(super) async fn accept(
 }
 
 /// The driver gave an answer that does not belong to the call.
-pub(super) fn foreign(answer: &Answer) -> Refusal {
+pub(crate) fn foreign(answer: &Answer) -> Refusal {
     Refusal::Internal(format!("the driver gave a foreign answer: {answer:?}"))
 }
 

@@ -155,7 +155,8 @@ pub(crate) fn batch_room(batch: &Batch) -> usize {
     JOB_ROOM + data.sum::<usize>()
 }
 
-fn batch_job(json: &mut Json, job: &BatchJob) {
+/// Writes a job as its worker gets it.
+pub(crate) fn batch_job(json: &mut Json, job: &BatchJob) {
     json.open();
     json.key("id");
     json.plain(job.id);

@@ -3,6 +3,7 @@
 //! In: [`Options`]. Out: a [`Running`] server, once it is ready. One thread runs the driver, two do the
 //! log's I/O, tasks on the runtime serve HTTP. All of them end with the server.
 
+mod core;
 pub mod handle;
 pub mod io;
 pub mod log;
@@ -13,20 +14,18 @@ pub mod port;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task;
 
-use crate::bus::{Bus, MemoryBus, Retention};
-use crate::clock::{Clock, SystemClock, between};
-use crate::driver::{self, Driver, Ended, Turn};
+use crate::driver::{self, Ended};
 use crate::entropy::random_u64;
 use crate::http::{self, App, RouteError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+pub(crate) use core::Core;
 use handle::Handle;
 use log::OpenError;
 use options::{BusOptions, Options};
@@ -39,13 +38,11 @@ const ANSWERS_END: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
-    handle: Handle,
+    core: Core,
+    app: App,
     /// `true` once the driver has ended: HTTP finishes the answers in progress and stops.
     stop_http: watch::Sender<bool>,
     http: task::JoinHandle<()>,
-    driver: JoinHandle<()>,
-    /// How the driver ended, once it has.
-    ended: watch::Receiver<Option<Ended>>,
 }
 
 /// Why a server did not start.
@@ -80,57 +77,76 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] says what to change.
 pub async fn start(options: Options) -> Result<Running, StartError> {
-    let limits = machine::bound(options.limits.clone(), &options.bus);
-    let options = Options {
-        limits: limits.clone(),
-        ..options
-    };
-    let (handle, port) = port::port(calls_max(&limits));
     let listener = TcpListener::bind(options.listen).await;
     let bound = listener.and_then(|listener| listener.local_addr().map(|address| (listener, address)));
     let (listener, address) = bound.map_err(|source| StartError::Listen {
         address: options.listen,
         source,
     })?;
-    let metrics = Arc::new(Metrics::default());
-    let app = App::new(handle.clone(), &options, Arc::clone(&metrics))?;
+    let parts = Parts::prepare(options)?;
+    let app = parts.app.clone();
     let (stop_http, mut stop_seen) = watch::channel(false);
     let stopped = async move { drop(stop_seen.wait_for(|stop| *stop).await) };
-    let http = task::spawn(http::serve(listener, app, stopped));
-
-    let thread = DriverThread {
-        handle: handle.clone(),
-        bus: options.bus,
-        options: driver::Options {
-            limits,
-            policies: options.policies,
-            seed: random_u64(),
-            metrics,
-        },
-    };
-    let (opened_sender, opened) = oneshot::channel();
-    let (ended_sender, ended) = watch::channel(None);
-    let driver = Builder::new()
-        .name("jitney-driver".to_owned())
-        .spawn(move || thread.run(port, opened_sender, &ended_sender))
-        .map_err(StartError::Thread)?;
-    match opened.await {
-        Ok(Ok(())) => Ok(Running {
+    let http = task::spawn(http::serve(listener, app.clone(), stopped));
+    match parts.start().await {
+        Ok(core) => Ok(Running {
             address,
-            handle,
+            core,
+            app,
             stop_http,
             http,
-            driver,
-            ended,
         }),
-        Ok(Err(error)) => {
+        Err(error) => {
             http.abort();
             Err(error)
         }
-        // The thread says why before it ends, unless it panicked.
-        Err(_) => Err(StartError::Thread(std::io::Error::other(
-            "the driver's thread ended at once",
-        ))),
+    }
+}
+
+/// Starts all of a server but its listener, and waits until it is ready.
+///
+/// # Errors
+/// As [`start`], but for those of an address.
+pub(crate) async fn start_without_http(options: Options) -> Result<(Core, App), StartError> {
+    let parts = Parts::prepare(options)?;
+    let app = parts.app.clone();
+    Ok((parts.start().await?, app))
+}
+
+/// What a server is made of, before it runs.
+struct Parts {
+    handle: Handle,
+    port: ChannelPort,
+    app: App,
+    bus: BusOptions,
+    driver: driver::Options,
+}
+
+impl Parts {
+    fn prepare(options: Options) -> Result<Self, StartError> {
+        let limits = machine::bound(options.limits.clone(), &options.bus);
+        let options = Options {
+            limits: limits.clone(),
+            ..options
+        };
+        let (handle, port) = port::port(calls_max(&limits));
+        let metrics = Arc::new(Metrics::default());
+        Ok(Self {
+            app: App::new(handle.clone(), &options, Arc::clone(&metrics))?,
+            handle,
+            port,
+            bus: options.bus,
+            driver: driver::Options {
+                limits,
+                policies: options.policies,
+                seed: random_u64(),
+                metrics,
+            },
+        })
+    }
+
+    async fn start(self) -> Result<Core, StartError> {
+        Core::start(self.handle, self.port, self.bus, self.driver).await
     }
 }
 
@@ -144,121 +160,34 @@ impl Running {
     /// Calls its driver, without HTTP.
     #[must_use]
     pub const fn handle(&self) -> &Handle {
-        &self.handle
+        self.core.handle()
+    }
+
+    /// What the front door works with.
+    pub(crate) const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// The driver behind the door.
+    pub(crate) const fn core(&self) -> &Core {
+        &self.core
     }
 
     /// Waits until the driver has ended: after a stop, or because a sync failed.
-    pub async fn ended(&mut self) -> Ended {
-        let ended = self.ended.wait_for(Option::is_some).await;
-        // A driver that ended without a word panicked: what it wrote is not known.
-        ended
-            .ok()
-            .and_then(|ended| ended.clone())
-            .unwrap_or(Ended::Poisoned)
+    pub async fn ended(&self) -> Ended {
+        self.core.ended().await
     }
 
     /// Drains, waits for leased jobs up to `grace`, and ends.
     pub async fn stop(mut self, grace: Duration) -> Ended {
-        self.handle.stop(grace);
-        let ended = self.ended().await;
+        self.core.handle().stop(grace);
+        let ended = self.core.ended().await;
         self.stop_http.send_replace(true);
         if tokio::time::timeout(ANSWERS_END, &mut self.http).await.is_err() {
             self.http.abort();
         }
-        drop(task::spawn_blocking(move || self.driver.join()).await);
+        self.core.join().await;
         ended
-    }
-}
-
-/// What the driver's thread is started with.
-struct DriverThread {
-    handle: Handle,
-    bus: BusOptions,
-    options: driver::Options,
-}
-
-impl DriverThread {
-    fn run(
-        self,
-        port: ChannelPort,
-        opened: oneshot::Sender<Result<(), StartError>>,
-        ended: &watch::Sender<Option<Ended>>,
-    ) {
-        let clock = SystemClock::new();
-        let limits = &self.options.limits;
-        match &self.bus {
-            BusOptions::Memory => {
-                let retention = Retention {
-                    result_ttl: limits.result_ttl,
-                    key_ttl: limits.key_ttl,
-                    results_max: limits.results_max,
-                };
-                let bus = MemoryBus::new(random_u64(), retention);
-                self.drive(bus, clock, port, opened, ended);
-            }
-            BusOptions::Log {
-                data,
-                segment_bytes,
-                cache_bytes,
-            } => {
-                let options = log::Options {
-                    segment_bytes: *segment_bytes,
-                    cache_bytes: *cache_bytes,
-                };
-                let opening = log::open(data, options, limits, &self.handle, clock.now());
-                match opening {
-                    Ok(bus) => self.drive(bus, clock, port, opened, ended),
-                    Err(source) => {
-                        let data = data.clone();
-                        drop(opened.send(Err(StartError::Log { data, source })));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Turns the driver until it ends; reports once it is ready.
-    fn drive<B: Bus>(
-        self,
-        bus: B,
-        clock: SystemClock,
-        port: ChannelPort,
-        opened: oneshot::Sender<Result<(), StartError>>,
-        ended: &watch::Sender<Option<Ended>>,
-    ) {
-        let capabilities = bus.capabilities();
-        for lack in capabilities.lacks() {
-            tracing::warn!(
-                bus = capabilities.name,
-                not = lack,
-                "this bus cannot do everything"
-            );
-        }
-        let mut driver = Driver::new(bus, clock, port, self.options);
-        let mut opened = Some(opened);
-        loop {
-            match driver.turn() {
-                Turn::Idle(wake) => {
-                    if driver.is_ready()
-                        && let Some(opened) = opened.take()
-                    {
-                        self.handle.set_ready();
-                        drop(opened.send(Ok(())));
-                    }
-                    let timeout = wake.map(|at| between(clock.now().mono, at));
-                    driver.port().wait(timeout);
-                }
-                Turn::Ended(how) => {
-                    if how == Ended::Stopped {
-                        self.handle.set_stopped();
-                    }
-                    // The bus is dropped, its threads joined and the directory unlocked, before anyone hears.
-                    drop(driver);
-                    ended.send_replace(Some(how));
-                    return;
-                }
-            }
-        }
     }
 }
 

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::lease::HeldLease;
 use super::settle::{Ending, Outbox, Settler};
 use crate::client::{
-    Batch, Client, Error, LeaseAnswer, LeaseRequest, LeasedJob, Outcome, Retries, Retry, Settle, SettleBody,
+    Batch, Client, Error, LeaseAnswer, LeaseRequest, Outcome, Retries, Retry, Settle, SettleBody,
 };
 use crate::entropy::{jittered, random_name};
 use crate::job::{JobId, Priority};
@@ -443,10 +443,9 @@ impl<S: Slot> Engine<S> {
     }
 }
 
-/// The ids of a batch's jobs; one that cannot be read is left to its lease.
+/// The ids of a batch's jobs.
 pub(crate) fn ids(batch: &Batch) -> Vec<JobId> {
-    let read = |job| LeasedJob::read(job).ok().map(|job| job.id);
-    batch.jobs.iter().filter_map(|job| read(job)).collect()
+    batch.jobs.iter().map(|job| job.id).collect()
 }
 
 /// The answer to the poll in flight; never ready if there is none.
@@ -474,6 +473,7 @@ async fn poll(
                 }
                 return Ok(answer);
             }
+            Err(error) if client.is_over() => return Err(error),
             Err(error) => error,
         };
         let after = match &error {

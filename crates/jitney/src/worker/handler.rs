@@ -120,7 +120,7 @@ impl HandlerError {
     fn outcome(self, id: JobId) -> Outcome {
         Outcome::error(
             id,
-            &OutcomeError {
+            OutcomeError {
                 code: self.code,
                 message: self.message,
                 retryable: self.retryable,
@@ -150,8 +150,8 @@ pub type Outcomes<R> = Vec<(JobId, Result<R, HandlerError>)>;
 /// A job on its way into a handler.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// The job object as it came; it was read once before.
-    pub(super) json: Box<RawValue>,
+    /// The job as it came.
+    pub(super) job: LeasedJob,
     /// What is lost of its batch.
     pub(super) lost: Arc<Lost>,
 }
@@ -170,53 +170,62 @@ pub(super) trait Handler: Send + Sync + 'static {
 
 /// Data that a handler takes.
 trait Data: Sized + Send {
-    fn read(job: &LeasedJob<'_>) -> Result<Self, HandlerError>;
+    fn read(payload: Payload) -> Result<Self, HandlerError>;
 }
 
 /// A result that a handler gives.
 trait Reply {
-    fn outcome(&self, id: JobId, children: &[Submit]) -> Outcome;
+    fn outcome(self, id: JobId, children: Vec<Submit>) -> Outcome;
 }
 
 /// Data read by serde, results written by it.
 struct Json<T>(T);
 
 impl<T: DeserializeOwned + Send> Data for Json<T> {
-    fn read(job: &LeasedJob<'_>) -> Result<Self, HandlerError> {
-        if job.data_base64.is_some() {
+    fn read(payload: Payload) -> Result<Self, HandlerError> {
+        if payload.content_type.is_some_and(|kept| !is_json(&kept)) {
             let message = "the data is not json; this group's handler reads json";
             return Err(HandlerError::last("invalid_data", message));
         }
-        let text = job.data.map_or("null", RawValue::get);
-        serde_json::from_str(text)
+        serde_json::from_slice(&payload.bytes)
             .map(Self)
             .map_err(|error| HandlerError::last("invalid_data", error))
     }
 }
 
 impl<T: Serialize> Reply for Json<T> {
-    fn outcome(&self, id: JobId, children: &[Submit]) -> Outcome {
-        serde_json::value::to_raw_value(&self.0)
+    fn outcome(self, id: JobId, children: Vec<Submit>) -> Outcome {
+        serde_json::to_vec(&self.0)
             .map_err(|error| HandlerError::last("invalid_result", error))
             .and_then(|json| {
-                Outcome::ok(id, &json, children).map_err(|error| HandlerError::last("invalid_child", error))
+                let result = Payload {
+                    content_type: None,
+                    bytes: json.into(),
+                };
+                Outcome::done(id, result, children)
+                    .map_err(|error| HandlerError::last("invalid_child", error))
             })
             .unwrap_or_else(|error| error.outcome(id))
     }
 }
 
 impl Data for Payload {
-    fn read(job: &LeasedJob<'_>) -> Result<Self, HandlerError> {
-        job.payload()
-            .map_err(|error| HandlerError::last("invalid_data", error))
+    fn read(payload: Payload) -> Result<Self, HandlerError> {
+        Ok(payload)
     }
 }
 
 impl Reply for Payload {
-    fn outcome(&self, id: JobId, children: &[Submit]) -> Outcome {
-        Outcome::ok_payload(id, self, children)
+    fn outcome(self, id: JobId, children: Vec<Submit>) -> Outcome {
+        Outcome::ok(id, self, children)
             .unwrap_or_else(|error| HandlerError::last("invalid_result", error).outcome(id))
     }
+}
+
+/// Whether a content type says that its bytes are JSON.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.ends_with("+json") || essence == "application/json"
 }
 
 /// Calls a function per job.
@@ -290,7 +299,7 @@ where
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(jobs.len());
             for taken in jobs {
-                outcomes.push(match read::<D>(&taken) {
+                outcomes.push(match read::<D>(taken) {
                     Ok(job) => {
                         let (id, children) = (job.id, Arc::clone(&job.children));
                         finish(id, &children, (self.function)(job).await)
@@ -321,7 +330,7 @@ where
             let mut children = BTreeMap::new();
             for taken in jobs {
                 // One whose data does not fit fails alone; the others go on.
-                match read::<Json<T>>(&taken) {
+                match read::<Json<T>>(taken) {
                     Ok(job) => {
                         children.insert(job.id, Arc::clone(&job.children));
                         good.push(job.map(|data| data.0));
@@ -345,30 +354,30 @@ where
 fn finish<R: Reply>(id: JobId, children: &Children, result: Result<R, HandlerError>) -> Outcome {
     match result {
         Ok(reply) => {
-            let children = children.lock().unwrap_or_else(PoisonError::into_inner);
-            reply.outcome(id, &children)
+            let mut children = children.lock().unwrap_or_else(PoisonError::into_inner);
+            reply.outcome(id, std::mem::take(&mut *children))
         }
         Err(error) => error.outcome(id),
     }
 }
 
 /// The job for its handler; or its outcome, if its data does not fit.
-fn read<D: Data>(taken: &Taken) -> Result<Job<D>, Outcome> {
-    let leased = LeasedJob::read(&taken.json).expect("the batch was read before its jobs were taken from it");
-    let data = D::read(&leased).map_err(|error| error.outcome(leased.id))?;
+fn read<D: Data>(taken: Taken) -> Result<Job<D>, Outcome> {
+    let Taken { job, lost } = taken;
+    let data = D::read(job.payload).map_err(|error| error.outcome(job.id))?;
     Ok(Job {
-        id: leased.id,
-        group: leased.group.into_owned(),
-        attempt: leased.attempt,
-        delivery: leased.delivery,
+        id: job.id,
+        group: job.group,
+        attempt: job.attempt,
+        delivery: job.delivery,
         data,
-        key: leased.key.map(|key| key.into_owned()),
-        submitted_at: leased.submitted_at,
-        deadline: leased.deadline,
-        labels: leased.labels,
-        traceparent: leased.traceparent.map(|trace| trace.into_owned()),
+        key: job.key,
+        submitted_at: job.submitted_at,
+        deadline: job.deadline,
+        labels: job.labels,
+        traceparent: job.traceparent,
         children: Arc::default(),
-        lost: Arc::clone(&taken.lost),
+        lost,
     })
 }
 

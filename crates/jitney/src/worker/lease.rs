@@ -101,6 +101,7 @@ async fn extend(client: Client, lease: Arc<str>, mut term: Duration, lost: Arc<L
                 lost.lose_all();
                 return;
             }
+            Ok(Err(_)) if client.is_over() => return,
             Ok(Err(error)) => {
                 if failures == 0 {
                     warn!(%lease, %error, "heartbeat failed, trying on");

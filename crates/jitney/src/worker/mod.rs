@@ -46,9 +46,10 @@
 //! comes; the last of a batch travel with the poll for the next. A lease is kept alive as long as its batch
 //! runs, by a task of its own, so that a slow handler keeps its jobs.
 //!
-//! A handler that panics fails its job, retryably, with the code `panicked` (a batch handler: its batch). A
-//! job of a group without a handler ends with the error `unknown_group`. A server that does not answer, or
-//! drains, is tried again until the worker stops.
+//! A handler that panics counts as a crash of its job (a batch handler: of its jobs in the batch), as if its
+//! process had died; the worker goes on. A handler that runs longer than its lease can last (`batch_timeout`)
+//! is dropped where it waits, for its jobs are another's by then. A job of a group without a handler ends with
+//! the error `unknown_group`. A server that does not answer, or drains, is tried again until the worker stops.
 //!
 //! At the end of `run_until` a job at hand is finished, everything else is given back, nothing is counted.
 
@@ -138,6 +139,12 @@ impl Worker {
     /// and their jobs given back. [`GRACE`].
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Not longer than this, whatever was said.
+    pub(crate) fn grace_at_most(mut self, grace: Duration) -> Self {
+        self.grace = self.grace.min(grace);
         self
     }
 

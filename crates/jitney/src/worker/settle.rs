@@ -313,6 +313,7 @@ impl Settler {
                 .ok_or(GaveUp)?;
             let error = match called {
                 Ok(answer) => return Ok(Some(answer)),
+                Err(_) if self.client.is_over() => return Err(GaveUp),
                 Err(error) => error,
             };
             let after = match &error {
@@ -403,7 +404,7 @@ mod tests {
             retry_after: None,
             data: None,
         };
-        Outcome::error(id(number), &error)
+        Outcome::error(id(number), error)
     }
 
     fn settler(server: &ScriptedServer) -> Settler {
@@ -523,7 +524,7 @@ mod tests {
                 retry_after: None,
                 data: Some(serde_json::value::to_raw_value(&"x".repeat(1 << 20)).unwrap()),
             };
-            Outcome::error(id(number), &error)
+            Outcome::error(id(number), error)
         };
         settler(&server)
             .finish((0..6).map(large).collect(), Ending::Complete)

@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
 use tracing::{error, warn};
 
 use super::engine::{Running, Slot, Stop};
-use super::handler::{self, Called, Handler, Taken};
+use super::handler::{self, Handler, Taken};
 use super::settle::Ending;
 use crate::client::{BatchError, LeasedJob};
 use crate::job::JobId;
@@ -30,19 +29,20 @@ impl Slot for HandlerSlot {
 
     async fn run(&mut self, running: Running) -> Ending {
         let stop = running.stop.clone();
+        let lost = Arc::clone(&running.lost);
         let mut jobs = Jobs::sort(&self.handlers, running).await;
-        // After the grace the handler is dropped where it waits; its job goes back.
-        let finished = stop.abort.run_until_cancelled(jobs.run(&stop)).await.is_some();
-        if finished && jobs.left.is_empty() {
-            match jobs.failed {
-                Some(error) => Ending::Failed {
-                    error,
-                    crashed: false,
-                },
-                None => Ending::Complete,
+        tokio::select! {
+            // After the grace the handler is dropped where it waits; its job goes back.
+            finished = stop.abort.run_until_cancelled(jobs.run(&stop)) => match finished {
+                Some(()) if jobs.left.is_empty() => jobs.whole(),
+                _ => jobs.given_back().await,
+            },
+            // It ran longer than a batch may, or the server was away for longer than the lease: what the
+            // handler still does is of no use, and it may hang.
+            () = lost.all_lost() => {
+                warn!("batch lost, dropping its handler");
+                Ending::Complete
             }
-        } else {
-            Ending::Released(jobs.left)
         }
     }
 
@@ -58,11 +58,13 @@ struct Jobs {
     left: Vec<JobId>,
     /// What failed a batch handler.
     failed: Option<BatchError>,
+    /// What a handler panicked with, and the jobs that it held.
+    crashed: Option<(BatchError, Vec<JobId>)>,
 }
 
 struct Work {
     handler: Arc<dyn Handler>,
-    jobs: Vec<(JobId, Box<RawValue>)>,
+    jobs: Vec<LeasedJob>,
 }
 
 impl Jobs {
@@ -71,28 +73,28 @@ impl Jobs {
         let mut calls = Vec::new();
         let mut batches: Vec<(String, Work)> = Vec::new();
         let mut left = Vec::new();
-        for json in std::mem::take(&mut running.batch.jobs) {
-            let (id, group) = match LeasedJob::read(&json) {
-                Ok(job) => (job.id, job.group.into_owned()),
-                Err(error) => {
-                    error!(%error, batch = %running.batch.batch, "a job of the batch cannot be read");
-                    continue;
-                }
-            };
-            let Some(handler) = handlers.get(&group) else {
-                warn!(job = %id, group, "no handler for this group");
-                running.outbox.push(handler::unknown_group(id, &group)).await;
+        for job in std::mem::take(&mut running.batch.jobs) {
+            let Some(handler) = handlers.get(&job.group) else {
+                warn!(job = %job.id, group = job.group, "no handler for this group");
+                running
+                    .outbox
+                    .push(handler::unknown_group(job.id, &job.group))
+                    .await;
                 continue;
             };
-            left.push(id);
-            let known = batches.iter_mut().find(|(known, _)| *known == group);
+            left.push(job.id);
+            let known = batches.iter_mut().find(|(known, _)| *known == job.group);
+            if let Some((_, batch)) = known {
+                batch.jobs.push(job);
+                continue;
+            }
+            let group = handler.takes_batches().then(|| job.group.clone());
             let work = Work {
                 handler: Arc::clone(handler),
-                jobs: vec![(id, json)],
+                jobs: vec![job],
             };
-            match known {
-                Some((_, batch)) => batch.jobs.extend(work.jobs),
-                None if handler.takes_batches() => batches.push((group, work)),
+            match group {
+                Some(group) => batches.push((group, work)),
                 None => calls.push(work),
             }
         }
@@ -102,7 +104,29 @@ impl Jobs {
             calls,
             left,
             failed: None,
+            crashed: None,
         }
+    }
+
+    /// How a batch ended whose jobs were all run. Those without an outcome failed together, or crashed.
+    fn whole(self) -> Ending {
+        let crashed = self.crashed.is_some();
+        match self.crashed.map(|(error, _)| error).or(self.failed) {
+            Some(error) => Ending::Failed { error, crashed },
+            None => Ending::Complete,
+        }
+    }
+
+    /// How a batch ended that a stop cut short. There is no crash beside what is given back, so that the jobs of
+    /// a handler that panicked count a failed try.
+    async fn given_back(self) -> Ending {
+        if let Some((error, ids)) = self.crashed {
+            for id in ids {
+                let outcome = handler::panicked(id, &error.message);
+                self.running.outbox.push(outcome).await;
+            }
+        }
+        Ending::Released(self.left)
     }
 
     async fn run(&mut self, stop: &Stop) {
@@ -115,24 +139,25 @@ impl Jobs {
     }
 
     async fn call(&mut self, work: Work) {
-        let ids: Vec<JobId> = work.jobs.iter().map(|(id, _)| *id).collect();
-        let jobs = work.jobs.into_iter().map(|(_, json)| Taken {
-            json,
+        let ids: Vec<JobId> = work.jobs.iter().map(|job| job.id).collect();
+        let jobs = work.jobs.into_iter().map(|job| Taken {
+            job,
             lost: Arc::clone(&self.running.lost),
         });
         let called = handler::call(&*work.handler, jobs.collect()).await;
         self.left.retain(|id| !ids.contains(id));
-        let called = called.unwrap_or_else(|message| {
-            error!(message, jobs = ids.len(), "handler panicked");
-            if work.handler.takes_batches() {
-                Called::Err(BatchError {
-                    code: "panicked".to_owned(),
-                    message,
-                })
-            } else {
-                Ok(ids.iter().map(|id| handler::panicked(*id, &message)).collect())
+        let called = match called {
+            Ok(called) => called,
+            Err(message) => {
+                error!(message, jobs = ids.len(), "handler panicked");
+                let code = "panicked".to_owned();
+                let (_, crashed) = self
+                    .crashed
+                    .get_or_insert((BatchError { code, message }, Vec::new()));
+                crashed.extend(ids);
+                return;
             }
-        });
+        };
         match called {
             Ok(outcomes) => {
                 for outcome in outcomes {

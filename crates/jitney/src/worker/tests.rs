@@ -63,12 +63,15 @@ async fn each_job_gets_the_outcome_of_its_own_handler() {
         outcome_of(&heard, 2)["error"],
         json!({"code": "zero", "message": "not now", "retryable": true, "retry_after": "2s"})
     );
-    let panicked = &outcome_of(&heard, 3)["error"];
+    let three = id(3).to_string();
+    assert!(heard.outcomes().iter().all(|outcome| outcome["id"] != three));
+    let (_, end) = heard.settles.last().unwrap();
     assert_eq!(
-        (&panicked["code"], &panicked["retryable"]),
-        (&json!("panicked"), &json!(true))
+        (&end["failed"]["code"], &end["crashed"]),
+        (&json!("panicked"), &json!(true)),
+        "the one without an outcome crashed"
     );
-    assert!(panicked["message"].as_str().unwrap().contains("unlucky"));
+    assert!(end["failed"]["message"].as_str().unwrap().contains("unlucky"));
     for (number, code) in [(4, "invalid_data"), (5, "unknown_group")] {
         let error = &outcome_of(&heard, number)["error"];
         assert_eq!(
@@ -210,6 +213,23 @@ async fn a_slow_job_keeps_its_lease_alive() {
     worker.run_until(beats).await.unwrap();
     let heard = jitney.until(|_| true).await;
     assert_eq!(outcome_of(&heard, 1)["ok"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_batch_handler_that_panics_crashes_its_batch() {
+    let jobs = (1..=2).map(|number| job(number, "sum", json!(number))).collect();
+    let jitney = ScriptedJitney::giving(vec![jobs]).await;
+    let worker = Worker::new(jitney.client(), "p").max_jobs(8).on_batch(
+        "sum",
+        async |jobs: Vec<Job<i64>>| -> Result<Outcomes<i64>, HandlerError> { panic!("{} jobs", jobs.len()) },
+    );
+    let heard = run_until_heard(&jitney, worker, |heard| heard.ended("l0")).await;
+    let (_, end) = heard.settles.last().unwrap();
+    assert_eq!(
+        (&end["failed"]["code"], &end["crashed"]),
+        (&json!("panicked"), &json!(true))
+    );
+    assert_eq!(heard.outcomes(), Vec::<Value>::new());
 }
 
 #[tokio::test]

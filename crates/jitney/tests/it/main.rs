@@ -6,6 +6,7 @@ mod batches_sender;
 mod canned;
 mod cli;
 mod docs;
+mod embed;
 mod exec;
 mod http;
 mod metrics;

@@ -1,9 +1,11 @@
-//! The Rust worker against a whole server: typed handlers, their children, and a stop between two workers.
+//! The Rust worker against a whole jitney, over HTTP and in the same process: typed handlers, their children, and a
+//! stop between two workers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jitney::Jitney;
 use jitney::client::{Client, Submit};
 use jitney::job::{State, Status};
 use jitney::server::options::{BusOptions, Options};
@@ -36,7 +38,7 @@ async fn server() -> (Running, Client) {
 async fn execute(job: Job<Order>) -> Result<Order, HandlerError> {
     match job.data.price {
         0 => Err(HandlerError::last("free", "nothing is free")),
-        13 if job.attempt == 1 => panic!("unlucky"),
+        13 if job.delivery == 1 => panic!("unlucky"),
         price => {
             job.submit_child(Submit::json("mail", &price)?.group("receipt"));
             Ok(Order {
@@ -50,6 +52,19 @@ async fn execute(job: Job<Order>) -> Result<Order, HandlerError> {
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_take_and_give_types_and_their_children_run() {
     let (server, client) = server().await;
+    orders_and_their_mails(client).await;
+    server.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_in_the_same_process_take_and_give_types_and_their_children_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let jitney = Jitney::open(directory.path()).await.unwrap();
+    orders_and_their_mails(jitney.client()).await;
+    jitney.close().await.unwrap();
+}
+
+async fn orders_and_their_mails(client: Client) {
     let (stop, stopped) = tokio::sync::watch::channel(());
     let gone = |mut stopped: tokio::sync::watch::Receiver<()>| async move { drop(stopped.changed().await) };
     let orders = Worker::new(client.clone(), "orders")
@@ -87,8 +102,10 @@ async fn handlers_take_and_give_types_and_their_children_run() {
         }
         let order: Order = job.result_as().unwrap();
         assert_eq!((order.price, order.status.as_deref()), (price, Some("approved")));
-        assert_eq!(job.attempts, if price == 13 { 2 } else { 1 });
-        assert_eq!(job.children, 1);
+        assert_eq!((job.attempts, job.children), (1, 1));
+        if price == 13 {
+            assert_eq!(job.crashes, 1);
+        }
     }
     let mut mailed = Vec::new();
     while mailed.len() < 39 {
@@ -99,12 +116,23 @@ async fn handlers_take_and_give_types_and_their_children_run() {
     drop(stop);
     orders.await.unwrap().unwrap();
     mail.await.unwrap().unwrap();
-    server.stop(Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
 async fn what_a_stopping_worker_gives_back_the_next_one_takes() {
     let (server, client) = server().await;
+    two_workers_in_turn(client).await;
+    server.stop(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn what_a_stopping_worker_in_the_same_process_gives_back_the_next_one_takes() {
+    let jitney = Jitney::in_memory().open().await.unwrap();
+    two_workers_in_turn(jitney.client()).await;
+    jitney.close().await.unwrap();
+}
+
+async fn two_workers_in_turn(client: Client) {
     let mut ids = Vec::new();
     for number in 0..6 {
         let submit = Submit::json("orders", &number).unwrap();
@@ -159,5 +187,4 @@ async fn what_a_stopping_worker_gives_back_the_next_one_takes() {
     }
     drop(stop);
     second.await.unwrap().unwrap();
-    server.stop(Duration::from_secs(1)).await;
 }

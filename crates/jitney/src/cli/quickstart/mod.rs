@@ -64,7 +64,7 @@ async fn quickstart(args: QuickstartArgs, output: Output) -> Result<Exit, Failur
     let options = options(&args)?;
     let grace = options.grace;
     say(output, "Starting a server ...");
-    let mut running = tokio::select! {
+    let running = tokio::select! {
         running = start(options, args.listen.is_none(), output) => running?,
         () = signals.next() => return Ok(Exit::Done),
     };

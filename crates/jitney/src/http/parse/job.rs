@@ -216,6 +216,14 @@ pub(crate) fn group_name(text: &str) -> std::result::Result<Group, String> {
     })
 }
 
+/// What is wrong with a key.
+pub(crate) fn check_key(key: &str) -> std::result::Result<(), String> {
+    match (1..=KEY_BYTES_MAX).contains(&key.len()) {
+        true => Ok(()),
+        false => Err(format!("`key` is {} bytes; it must be 1 to 255", key.len())),
+    }
+}
+
 /// What is wrong with a label.
 pub(crate) fn check_label(name: &str, value: &str) -> std::result::Result<(), String> {
     if name.is_empty() || name.len() > LABEL_NAME_BYTES_MAX {

@@ -91,6 +91,11 @@ impl Reader<'_> {
         })
     }
 
+    /// Reads the one outcome that is the whole of the body.
+    pub(crate) fn whole(&self, raw: &RawValue) -> Result<JobOutcome> {
+        self.outcome(raw, At::Body)
+    }
+
     /// Reads one outcome. Without an id nobody can say whose it is: that is the request's fault.
     fn outcome(&self, raw: &RawValue, at: At<'_>) -> Result<JobOutcome> {
         let object = object::open(raw, at)?;
@@ -148,7 +153,7 @@ impl Reader<'_> {
             Some(raw) => self.children(raw, At::Field(&at, "jobs"))?,
             None => Vec::new(),
         };
-        self.check_total(&result, &children)?;
+        check_total(&result, &children, self.limits)?;
         Ok(Said::Ok { result, children })
     }
 
@@ -191,14 +196,7 @@ impl Reader<'_> {
 
     fn children(&self, raw: &RawValue, at: At<'_>) -> Result<Vec<Child>> {
         let list = object::list(raw, at)?;
-        let count = u64::try_from(list.len()).unwrap_or(u64::MAX);
-        if count > self.limits.children_max {
-            return Err(Refusal::TooManyChildren {
-                count,
-                limit: self.limits.children_max,
-                pointer: at.to_string(),
-            });
-        }
+        check_child_count(list.len(), at, self.limits)?;
         list.into_iter()
             .enumerate()
             .map(|(index, raw)| {
@@ -216,23 +214,35 @@ impl Reader<'_> {
             })
             .collect()
     }
+}
 
-    /// An outcome and its children are one frame: base64 may have made them larger on the wire, never on disk,
-    /// but labels and keys add up.
-    fn check_total(&self, result: &Payload, children: &[Child]) -> Result<()> {
-        let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-        let children = children.iter().map(|child| {
-            let labels = child.labels.iter().map(|(name, value)| name.len() + value.len());
-            size(
-                child.payload.bytes.len() + child.key.as_ref().map_or(0, String::len) + labels.sum::<usize>(),
-            )
-        });
-        let bytes = size(result.bytes.len()).saturating_add(children.sum());
-        let limit = self.limits.body_bytes_max;
-        match bytes > limit {
-            true => Err(Refusal::BodyTooLarge { bytes, limit }),
-            false => Ok(()),
-        }
+/// Fails if an outcome has too many children.
+pub(crate) fn check_child_count(count: usize, at: At<'_>, limits: &Limits) -> Result<()> {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let limit = limits.children_max;
+    match count > limit {
+        true => Err(Refusal::TooManyChildren {
+            count,
+            limit,
+            pointer: at.to_string(),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// An outcome and its children are one frame: base64 may have made them larger on the wire, never on disk, but
+/// labels and keys add up.
+pub(crate) fn check_total(result: &Payload, children: &[Child], limits: &Limits) -> Result<()> {
+    let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    let children = children.iter().map(|child| {
+        let labels = child.labels.iter().map(|(name, value)| name.len() + value.len());
+        size(child.payload.bytes.len() + child.key.as_ref().map_or(0, String::len) + labels.sum::<usize>())
+    });
+    let bytes = size(result.bytes.len()).saturating_add(children.sum());
+    let limit = limits.body_bytes_max;
+    match bytes > limit {
+        true => Err(Refusal::BodyTooLarge { bytes, limit }),
+        false => Ok(()),
     }
 }
 

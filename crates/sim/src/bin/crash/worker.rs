@@ -200,10 +200,8 @@ impl Worker {
 
     /// Processes a batch, and reports it in one of the ways there are.
     async fn work(&mut self, batch: &Batch) -> Result<()> {
-        let jobs = batch.jobs.iter().map(|job| LeasedJob::read(job));
-        let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for job in &jobs {
+        let mut outcomes = Vec::with_capacity(batch.jobs.len());
+        for job in &batch.jobs {
             outcomes.push(self.outcome(&batch.lease, job)?);
         }
         if self.good {
@@ -297,9 +295,9 @@ impl Worker {
     }
 
     /// What becomes of a job: as its plan says, but for what a wild worker does now and then.
-    fn outcome(&mut self, lease: &str, job: &LeasedJob<'_>) -> Result<(Outcome, Word)> {
-        let payload = job.payload()?;
-        let order: Order = serde_json::from_slice(&payload.bytes)?;
+    fn outcome(&mut self, lease: &str, job: &LeasedJob) -> Result<(Outcome, Word)> {
+        let data = &job.payload.bytes;
+        let order: Order = serde_json::from_slice(data)?;
         let error = |code: &str, retryable| OutcomeError {
             code: code.to_owned(),
             message: lease.to_owned(),
@@ -309,20 +307,17 @@ impl Worker {
         };
         match self.rng.below(100) {
             0..5 if !self.good => {
-                return Ok((
-                    Outcome::error(job.id, &error("again", true)),
-                    Word::RetryableError,
-                ));
+                return Ok((Outcome::error(job.id, error("again", true)), Word::RetryableError));
             }
             5..8 if !self.good => return Ok((Outcome::release(job.id), Word::Release)),
             _ => {}
         }
         if order.plan == Plan::Fail {
-            return Ok((Outcome::error(job.id, &error("planned", false)), Word::FinalError));
+            return Ok((Outcome::error(job.id, error("planned", false)), Word::FinalError));
         }
         let executed = Executed {
             n: order.n,
-            hash: order::hash(&payload.bytes),
+            hash: order::hash(data),
             lease: lease.to_owned(),
         };
         let child = |child: &Order| {
@@ -334,8 +329,7 @@ impl Worker {
             .iter()
             .map(child)
             .collect::<Result<Vec<_>, Error>>()?;
-        let result = serde_json::value::to_raw_value(&executed)?;
-        Ok((Outcome::ok(job.id, &result, &children)?, Word::Ok))
+        Ok((Outcome::json(job.id, &executed, children)?, Word::Ok))
     }
 
     /// The server of the moment, if there is one.
@@ -365,11 +359,10 @@ fn report(lease: &str, outcomes: &[(Outcome, Word)], last: bool) -> Report {
 
 fn held(batch: &Batch) -> Result<Held> {
     let mut jobs = Vec::with_capacity(batch.jobs.len());
-    for json in &batch.jobs {
-        let job = LeasedJob::read(json)?;
-        let bytes = job.payload()?.bytes;
-        let order: Order = serde_json::from_slice(&bytes)?;
-        jobs.push((job.id.to_string(), order.n, order::hash(&bytes), job.delivery));
+    for job in &batch.jobs {
+        let bytes = &job.payload.bytes;
+        let order: Order = serde_json::from_slice(bytes)?;
+        jobs.push((job.id.to_string(), order.n, order::hash(bytes), job.delivery));
     }
     Ok(Held {
         lease: batch.lease.clone(),

@@ -1,0 +1,185 @@
+//! A jitney in this process, as its clients reach it: the calls of HTTP without HTTP.
+//!
+//! In: what callers and workers say, checked by the same rules as at the front door. Out: commands to the
+//! driver, and its answers. Data and results stay the bytes that they are; no JSON is written or read for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::words;
+use crate::client::text::Text;
+use crate::client::transport::{Answer, Transport};
+use crate::client::{
+    Error, Extended, Info, Job, Lanes, LeaseAnswer, LeaseRequest, Settle, SettleAnswer, Submit, Submitted,
+};
+use crate::driver::Ended;
+use crate::driver::port::{self, Command};
+use crate::driver::refusal::Refusal;
+use crate::http::lease::{DRAINING_RETRY, SLOTS_MAX};
+use crate::http::submit::{self, Name};
+use crate::http::{App, ops, parse};
+use crate::job::{JobId, JobView, Token};
+
+/// Calls the driver of this process.
+#[derive(Debug)]
+pub(super) struct Local {
+    app: App,
+    /// How the driver ended, once it has.
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Local {
+    pub(super) const fn new(app: App, ended: watch::Receiver<Option<Ended>>) -> Self {
+        Self { app, ended }
+    }
+
+    /// No wait is longer than the limit; whoever waits on asks again.
+    fn bounded(&self, wait: Duration) -> Duration {
+        wait.min(self.app.limits().wait_max)
+    }
+
+    async fn call(&self, command: Command) -> port::Answer {
+        self.app.handle().call(command).await.answer
+    }
+}
+
+impl Transport for Local {
+    fn address(&self) -> &str {
+        "this process"
+    }
+
+    fn is_over(&self) -> bool {
+        // Its sender is gone only if the driver panicked.
+        self.ended.borrow().is_some() || self.ended.has_changed().is_err()
+    }
+
+    fn submit<'a>(&'a self, submit: &'a Submit, wait: Option<Duration>) -> Answer<'a, Submitted> {
+        Box::pin(async move {
+            let fields = words::fields(submit, parse::object::At::Body, self.app.limits())?;
+            let name = Name {
+                id: submit.id,
+                key: words::idempotency_key(submit)?,
+                traceparent: words::traceparent(submit.traceparent.as_deref()),
+            };
+            let wait = wait.map(|wait| self.bounded(wait)).filter(|wait| !wait.is_zero());
+            let submitted = submit::hand_over(&self.app, fields, name, wait)
+                .await
+                .map_err(|problem| words::refused(&problem))?;
+            Ok(Submitted {
+                job: job(submitted.job),
+                replayed: submitted.replayed,
+                workers: Some(submitted.workers),
+                did_you_mean: submitted.did_you_mean,
+            })
+        })
+    }
+
+    fn get(&self, id: JobId, wait: Option<Duration>) -> Answer<'_, Job> {
+        Box::pin(async move {
+            let wait = wait.map(|wait| self.bounded(wait));
+            match self.call(Command::Get { id, wait }).await {
+                port::Answer::Job(view) => Ok(job(*view)),
+                other => Err(words::not_given(other)),
+            }
+        })
+    }
+
+    fn lanes(&self) -> Answer<'_, Lanes> {
+        Box::pin(async move {
+            let json = ops::lanes_json(&self.app).await;
+            Ok(Lanes::new(
+                json.map_err(|problem| words::refused(&problem))?.finish(),
+            ))
+        })
+    }
+
+    fn info(&self) -> Answer<'_, Info> {
+        Box::pin(async move {
+            let json = ops::info_json(&self.app).await;
+            Ok(Info::new(
+                json.map_err(|problem| words::refused(&problem))?.finish(),
+            ))
+        })
+    }
+
+    fn lease<'a>(&'a self, processor: &'a str, request: &'a LeaseRequest) -> Answer<'a, LeaseAnswer> {
+        Box::pin(async move {
+            let lease = self.poll(processor, request)?;
+            let reply = self.app.handle().call(Command::Lease(Box::new(lease))).await;
+            let leased = match reply.answer {
+                port::Answer::Leased(leased) => leased,
+                other => return Err(words::not_given(other)),
+            };
+            let answer = LeaseAnswer {
+                settled: words::settled(request, leased.settled),
+                batches: leased.batches.into_iter().map(words::batch).collect(),
+                retry_after: leased.draining.then_some(DRAINING_RETRY),
+            };
+            // There is no connection that could lose it: whoever polls has it with the return of this call.
+            if let Some(delivery) = reply.delivery {
+                delivery.delivered();
+            }
+            Ok(answer)
+        })
+    }
+
+    fn settle<'a>(&'a self, settle: &'a Settle) -> Answer<'a, SettleAnswer> {
+        Box::pin(async move {
+            let settle = words::settle(settle, self.app.limits())?;
+            let settle = settle.ok_or_else(|| words::lease_refused(Refusal::UnknownLease))?;
+            match self.call(Command::Settle(settle)).await {
+                port::Answer::Settled(answer) => match answer.results {
+                    Ok(results) => Ok(words::settle_answer(results)),
+                    Err(refusal) => Err(words::lease_refused(refusal)),
+                },
+                other => Err(words::not_given(other)),
+            }
+        })
+    }
+
+    fn extend<'a>(&'a self, lease: &'a str) -> Answer<'a, Extended> {
+        Box::pin(async move {
+            let token = Token::parse(lease).ok_or_else(|| words::lease_refused(Refusal::UnknownLease))?;
+            match self.call(Command::Extend { token }).await {
+                port::Answer::Extended { expires_in, lost } => Ok(Extended {
+                    expires_in_ms: words::millis(expires_in),
+                    cancelled: Vec::new(),
+                    lost,
+                }),
+                other => Err(words::not_given(other)),
+            }
+        })
+    }
+}
+
+impl Local {
+    fn poll(&self, processor: &str, request: &LeaseRequest) -> Result<port::Lease, Error> {
+        let mut priorities = [request.priorities.is_empty(); 3];
+        for priority in &request.priorities {
+            priorities[priority.index()] = true;
+        }
+        let mut settles = Vec::with_capacity(request.settle.len());
+        for settle in &request.settle {
+            settles.extend(words::settle(settle, self.app.limits())?);
+        }
+        Ok(port::Lease {
+            processor: words::processor(processor)?,
+            worker: Arc::from(words::worker(&request.worker)?),
+            // After a restart it is known at once that this worker is no more.
+            in_process: true,
+            slots: request.slots.clamp(1, SLOTS_MAX),
+            max_jobs: request.max_jobs.map(|jobs| jobs.max(1)),
+            max_bytes: request.max_bytes.map(|bytes| bytes.max(1)),
+            wait: self.bounded(request.wait),
+            priorities,
+            request_id: request.request_id.as_deref().map(Arc::from),
+            settle: settles,
+        })
+    }
+}
+
+fn job(view: JobView) -> Job {
+    Job::here(view, Text::made_by(words::job_json))
+}
