@@ -332,7 +332,7 @@ impl Scrape {
 
     fn lanes(&self, out: &mut Out<'_>) -> fmt::Result {
         type Column = (&'static str, &'static str, fn(&LaneStats) -> u64);
-        let gauges: [Column; 4] = [
+        let gauges: [Column; 5] = [
             ("jitney_lane_queued_jobs", "Jobs ready to go", |lane| lane.queued),
             ("jitney_lane_running_jobs", "Jobs leased to workers", |lane| {
                 lane.running
@@ -341,6 +341,11 @@ impl Scrape {
                 "jitney_lane_retrying_jobs",
                 "Jobs that wait for their next try",
                 |lane| lane.retrying,
+            ),
+            (
+                "jitney_lane_paused",
+                "Whether the lane hands nothing out until it is resumed",
+                |lane| u64::from(lane.paused),
             ),
             ("jitney_lane_workers", "Workers of the processor", |lane| {
                 u64::from(lane.workers)
@@ -553,6 +558,7 @@ mod tests {
 
     fn lane() -> LaneStats {
         LaneStats {
+            paused: false,
             processor: Processor::parse("orders").unwrap(),
             priority: Priority::Normal,
             queued: 3,

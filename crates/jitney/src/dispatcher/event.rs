@@ -52,6 +52,15 @@ pub enum Event {
     CommitFailed(Vec<JobId>),
     /// New policies, in force from the next decision on.
     Policies(PolicyBook),
+    /// A lane hands nothing out from now on, or again. What is leased goes on; jobs go on arriving.
+    Pause {
+        /// Whose lane. One that is not known is known from now on if it is paused.
+        processor: Processor,
+        /// Which.
+        priority: Priority,
+        /// Whether it pauses.
+        paused: bool,
+    },
     /// `true`: nothing can be written, so no lease and no batch timeout ends until it is `false` again.
     Stalled(bool),
     /// No batch is formed from now on; pending polls are answered empty.
@@ -316,6 +325,8 @@ pub struct LaneStats {
     pub processor: Processor,
     /// Which.
     pub priority: Priority,
+    /// It hands nothing out until somebody resumes it.
+    pub paused: bool,
     /// Ready to go.
     pub queued: u64,
     /// Leased.
@@ -337,6 +348,6 @@ pub struct LaneStats {
     /// Jobs that end per second, as of late.
     pub rate_out: f64,
     /// How long a job submitted now would wait for its turn, at the rate at which the processor's jobs end;
-    /// `None` if none ended yet.
+    /// `None` if none ended yet, or the lane is paused.
     pub predicted_wait: Option<Duration>,
 }

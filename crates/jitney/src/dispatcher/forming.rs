@@ -130,7 +130,7 @@ impl Dispatcher {
     /// The lane that goes on its share: owed, it waits, and one above it waits. Longest owed first, then NORMAL.
     fn owed(&self, processor: usize, class: &Class) -> Option<Choice> {
         let lanes = &self.processors[processor].lanes;
-        let waits = |at: usize| class.priorities[at] && lanes[at].ready > 0;
+        let waits = |at: usize| class.priorities[at] && lanes[at].waits();
         let owed = [Priority::Normal, Priority::Slow]
             .into_iter()
             .filter_map(|priority| {
@@ -164,7 +164,7 @@ impl Dispatcher {
     /// What one lane offers by itself.
     fn offer_of(&self, processor: usize, class: &Class, priority: Priority) -> Offer {
         let lane = &self.processors[processor].lanes[priority.index()];
-        if !class.priorities[priority.index()] || lane.ready == 0 {
+        if !class.priorities[priority.index()] || !lane.waits() {
             return Offer::Nothing;
         }
         let batch = |from, closed_by| {
@@ -253,7 +253,7 @@ impl Dispatcher {
             lanes[at].share.reset();
         }
         for below in &mut lanes[at + 1..] {
-            if below.ready > 0 {
+            if below.waits() {
                 below.share.passed(jobs, self.formed);
             }
         }

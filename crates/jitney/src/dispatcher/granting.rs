@@ -87,7 +87,7 @@ impl Dispatcher {
         let mut slots = self.members_at(token, |place| place == Place::Leased);
         let fresh = slots.is_empty();
         if fresh {
-            if self.stalled {
+            if self.stalled || self.is_held_back(token) {
                 return None;
             }
             slots = self.retakable(token);
@@ -108,6 +108,14 @@ impl Dispatcher {
             jobs,
             fresh,
             closed_by: lease.closed_by,
+        })
+    }
+
+    /// Whether its lane is paused: what is queued there goes out to nobody, its last holder included.
+    fn is_held_back(&self, token: Token) -> bool {
+        self.leases.get(&token).is_some_and(|lease| {
+            let lanes = &self.processors[lease.processor].lanes;
+            lanes[lease.priority.index()].paused
         })
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Lane {
     /// What goes before the queues: jobs that travel alone, and batches that are retried as they were.
     units: BTreeMap<Order, Vec<u32>>,
     pub(super) share: Share,
+    /// Nothing of it is handed out.
+    pub(super) paused: bool,
     /// Jobs in queues and units.
     pub(super) ready: u64,
     /// Jobs that are not due.
@@ -40,6 +42,7 @@ impl Lane {
             apart: BTreeMap::new(),
             units: BTreeMap::new(),
             share,
+            paused: false,
             ready: 0,
             waiting: 0,
             total: 0,
@@ -54,6 +57,11 @@ impl Lane {
     /// All its queues.
     pub(super) fn queues(&self) -> impl Iterator<Item = u32> {
         std::iter::once(self.shared).chain(self.apart.values().copied())
+    }
+
+    /// Whether a job of it could be handed out, were it only its turn.
+    pub(super) const fn waits(&self) -> bool {
+        self.ready > 0 && !self.paused
     }
 
     /// The unit that goes next, by its first job.

@@ -17,6 +17,7 @@ mod granting;
 mod id_index;
 mod lane;
 mod leases;
+mod pause;
 mod places;
 mod policies;
 mod polls;
@@ -149,6 +150,11 @@ impl Dispatcher {
             Event::Committed(jobs) => self.committed(&jobs),
             Event::CommitFailed(jobs) => self.commit_failed(&jobs),
             Event::Policies(book) => self.change_policies(book),
+            Event::Pause {
+                processor,
+                priority,
+                paused,
+            } => self.pause(&processor, priority, paused),
             Event::Stalled(stalled) => self.stall(stalled),
             Event::Drain => self.drain(actions),
             Event::Tick => {}
@@ -194,8 +200,10 @@ impl Dispatcher {
         for state in self.by_name.values().map(|&at| &self.processors[at]) {
             let mut before = 1;
             for (priority, lane) in Priority::ALL.into_iter().zip(&state.lanes) {
-                // What is served before a job that comes now: its own lane, and those above.
-                before += lane.ready;
+                // What is served before a job that comes now: its own lane, and those above that go.
+                if !lane.paused {
+                    before += lane.ready;
+                }
                 let queued = lane
                     .queues()
                     .filter_map(|queue| self.queues[queue].oldest(&self.jobs));
@@ -203,6 +211,7 @@ impl Dispatcher {
                 lanes.push(LaneStats {
                     processor: state.name.clone(),
                     priority,
+                    paused: lane.paused,
                     queued: lane.ready,
                     running: lane.total - lane.ready - lane.waiting,
                     retrying: lane.waiting,
@@ -213,7 +222,7 @@ impl Dispatcher {
                     ended: lane.ended,
                     rate_in: lane.rate_in.per_second(self.now.mono),
                     rate_out: lane.rate_out.per_second(self.now.mono),
-                    predicted_wait: state.rate.time_for(before),
+                    predicted_wait: state.rate.time_for(before).filter(|_| !lane.paused),
                 });
             }
         }
@@ -263,7 +272,8 @@ impl Dispatcher {
     #[must_use]
     pub fn predicted_wait(&self, processor: &Processor) -> Option<Duration> {
         let state = self.state_of(processor)?;
-        let before: u64 = state.lanes.iter().map(|lane| lane.ready).sum();
+        let going = state.lanes.iter().filter(|lane| !lane.paused);
+        let before: u64 = going.map(|lane| lane.ready).sum();
         state.rate.time_for(before + 1)
     }
 

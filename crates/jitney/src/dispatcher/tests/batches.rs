@@ -128,6 +128,102 @@ fn a_group_with_its_own_policy_is_never_mixed() {
     assert_eq!(numbers(&desk.lease()), [1, 2, 3, 4, 5]);
 }
 
+fn pause(desk: &mut Desk, priority: Priority, paused: bool) {
+    desk.step(Event::Pause {
+        processor: orders(),
+        priority,
+        paused,
+    });
+}
+
+#[test]
+fn a_paused_lane_takes_jobs_and_hands_none_out_until_it_is_resumed() {
+    let mut desk = Desk::new();
+    for lane in Priority::ALL {
+        pause(&mut desk, lane, true);
+        desk.arrive(lane, 70);
+    }
+    assert!(desk.poll(|poll| poll.slots = 9).is_empty());
+    desk.pass(ms(1000));
+    assert_eq!(
+        desk.dispatcher.next_timer(),
+        Some(Mono(u64::MAX)),
+        "nothing lingers"
+    );
+    let lanes = desk.dispatcher.lanes();
+    assert!(lanes.iter().all(|lane| lane.paused && lane.queued == 70));
+    assert!(lanes.iter().all(|lane| lane.predicted_wait.is_none()));
+    // The poll that waited gets what a resume lets go.
+    pause(&mut desk, Slow, false);
+    let grants = desk.grants();
+    assert_eq!((grants.len(), grants[0].priority), (2, Slow));
+    pause(&mut desk, Realtime, false);
+    assert_eq!(desk.lease().priority, Realtime);
+}
+
+#[test]
+fn a_pause_lets_leases_go_on_and_holds_their_retries() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 2);
+    let grant = desk.lease();
+    pause(&mut desk, Normal, true);
+    assert_eq!(desk.extend(grant.token).lost, []);
+    let decided = desk.settle(grant.token, &[(1, OK), (2, RETRY)], true);
+    assert_eq!(
+        verdicts(&decided),
+        [Some(Verdict::Applied), Some(Verdict::Applied)]
+    );
+    desk.commit(&decided);
+    desk.pass(ms(60_000));
+    assert_eq!(desk.state(2), Some(State::Queued));
+    assert!(desk.poll(|_| {}).is_empty());
+    pause(&mut desk, Normal, false);
+    assert_eq!(numbers(&desk.grants()[0]), [2]);
+}
+
+#[test]
+fn a_repeated_poll_gets_what_it_holds_and_nothing_from_a_paused_lane() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 1);
+    let again = |poll: &mut Poll| poll.request_id = Some(Arc::from("r"));
+    let first = desk.poll(again).pop().unwrap();
+    desk.step(Event::GrantWritten(first.token));
+    pause(&mut desk, Normal, true);
+    assert_eq!(desk.poll(again).pop().unwrap().token, first.token);
+    desk.step(Event::Undelivered(first.token));
+    desk.step(Event::Undelivered(first.token));
+    assert_eq!(desk.state(1), Some(State::Queued));
+    assert!(desk.poll(again).is_empty());
+}
+
+/// A paused lane above must not hold a lower one to its share, and one below is owed nothing for its pause.
+#[test]
+fn a_paused_lane_counts_for_no_share() {
+    let mut desk = Desk::new();
+    desk.arrive(Realtime, 40);
+    desk.arrive(Slow, 128);
+    pause(&mut desk, Slow, true);
+    for _ in 0..16 {
+        assert_eq!(desk.lease().priority, Realtime);
+    }
+    pause(&mut desk, Slow, false);
+    assert_eq!(desk.lease().priority, Realtime, "it counts from fifteen again");
+    pause(&mut desk, Realtime, true);
+    let grant = desk.lease();
+    assert_eq!((grant.priority, grant.jobs.len()), (Slow, 64));
+}
+
+#[test]
+fn a_lane_may_be_paused_before_its_first_job() {
+    let mut desk = Desk::new();
+    pause(&mut desk, Normal, false);
+    assert!(!desk.dispatcher.knows(&orders()));
+    pause(&mut desk, Normal, true);
+    assert!(desk.dispatcher.is_paused(&orders(), Normal));
+    desk.arrive(Normal, 8);
+    assert!(desk.poll(|_| {}).is_empty());
+}
+
 #[test]
 fn saturated_lanes_are_served_by_exact_counts() {
     let mut desk = Desk::new();

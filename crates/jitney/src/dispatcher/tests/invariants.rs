@@ -31,6 +31,7 @@ pub(super) struct Watch {
     running_before: BTreeSet<JobId>,
     /// Jobs handed out for the first time in this step.
     first: BTreeSet<JobId>,
+    paused: BTreeSet<(Processor, Priority)>,
     stalled: bool,
     draining: bool,
 }
@@ -77,6 +78,18 @@ impl Watch {
             }
             Event::Recovered(lease) => {
                 self.sizes.insert(lease.token, lease.jobs.len());
+            }
+            Event::Pause {
+                processor,
+                priority,
+                paused,
+            } => {
+                let lane = (processor.clone(), *priority);
+                if *paused {
+                    self.paused.insert(lane);
+                } else {
+                    self.paused.remove(&lane);
+                }
             }
             Event::Stalled(stalled) => self.stalled = *stalled,
             Event::Drain => self.draining = true,
@@ -159,6 +172,11 @@ impl Watch {
 
     fn granted(&mut self, poll: &Poll, grant: &Grant, book: &PolicyBook, event: &Event) {
         assert!(!grant.jobs.is_empty(), "11: an empty batch");
+        let lane = (poll.processor.clone(), grant.priority);
+        assert!(
+            !grant.fresh || !self.paused.contains(&lane),
+            "a paused lane hands nothing out"
+        );
         let repeated = self.sizes.contains_key(&grant.token);
         let frees = matches!(
             event,
@@ -219,7 +237,10 @@ impl Watch {
             grant.fresh && grant.priority != Priority::Realtime && grant.closed_by != ClosedBy::Share
         };
         let again = grants.iter().any(|grant| !grant.fresh);
-        if poll.priorities[0] && !again && poll.request_id.is_none() && grants.iter().any(lower) {
+        let paused = self
+            .paused
+            .contains(&(poll.processor.clone(), Priority::Realtime));
+        if poll.priorities[0] && !paused && !again && poll.request_id.is_none() && grants.iter().any(lower) {
             let lanes = dispatcher.lanes();
             let realtime = lanes
                 .iter()
@@ -330,7 +351,10 @@ impl Watch {
         for poll in self.polls.values().filter(|poll| poll.request_id.is_none()) {
             let lanes = dispatcher.lanes();
             let mine = |lane: &&LaneStats| {
-                lane.processor == poll.processor && poll.priorities[lane.priority.index()] && lane.queued > 0
+                let asked = lane.processor == poll.processor && poll.priorities[lane.priority.index()];
+                let paused = self.paused.contains(&(lane.processor.clone(), lane.priority));
+                assert_eq!(lane.paused, paused);
+                asked && !paused && lane.queued > 0
             };
             for lane in lanes.iter().filter(mine) {
                 assert_ne!(lane.priority, Priority::Realtime, "13");

@@ -2,7 +2,7 @@
 //! never, writes that fail, policies that change, restarts, drains. After every step the dispatcher must have
 //! decided as the naive model did (20) and keep the invariants of `invariants.rs`; at the end every job ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -38,6 +38,11 @@ enum Op {
         fails: bool,
     },
     Policies(usize),
+    Pause {
+        lane: usize,
+        other: bool,
+        paused: bool,
+    },
     Stalled(bool),
     Gone(usize),
     Restart,
@@ -83,6 +88,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..6_usize).prop_map(Op::Extend),
         12 => prop::bool::weighted(0.1).prop_map(|fails| Op::Durable { fails }),
         1 => (0..4_usize).prop_map(Op::Policies),
+        2 => (0..3_usize, prop::bool::weighted(0.1), prop::bool::weighted(0.4))
+            .prop_map(|(lane, other, paused)| Op::Pause { lane, other, paused }),
         1 => prop::bool::weighted(0.4).prop_map(Op::Stalled),
         1 => (0..50_usize).prop_map(Op::Gone),
         1 => Just(Op::Restart),
@@ -180,6 +187,8 @@ struct World {
     now: Now,
     epoch: u32,
     book: PolicyBook,
+    /// Lanes that are paused, also over a restart.
+    paused: BTreeSet<(Processor, Priority)>,
     watch: Watch,
     polls: Vec<PollId>,
     polled: u64,
@@ -206,6 +215,7 @@ impl World {
             },
             epoch: 3,
             book,
+            paused: BTreeSet::new(),
             watch: Watch::default(),
             polls: Vec::new(),
             polled: 0,
@@ -304,6 +314,7 @@ impl World {
                 self.book = policies(which);
                 self.step(Event::Policies(self.book.clone()));
             }
+            Op::Pause { lane, other, paused } => self.pause(lane, other, paused),
             Op::Stalled(stalled) => self.step(Event::Stalled(stalled)),
             Op::Gone(at) => {
                 if self.jobs > 0 {
@@ -336,6 +347,25 @@ impl World {
             };
             self.step(Event::Arrived(job));
         }
+    }
+
+    fn pause(&mut self, lane: usize, other: bool, paused: bool) {
+        let processor = if other {
+            Processor::parse("other").unwrap()
+        } else {
+            orders()
+        };
+        let priority = Priority::ALL[lane];
+        if paused {
+            self.paused.insert((processor.clone(), priority));
+        } else {
+            self.paused.remove(&(processor.clone(), priority));
+        }
+        self.step(Event::Pause {
+            processor,
+            priority,
+            paused,
+        });
     }
 
     fn ask(&mut self, ask: &Ask) {
@@ -401,6 +431,13 @@ impl World {
         self.outgoing.clear();
         self.deciding.clear();
         self.watch.restart();
+        for (processor, priority) in self.paused.clone() {
+            self.step(Event::Pause {
+                processor,
+                priority,
+                paused: true,
+            });
+        }
         for (job, past) in jobs.into_iter().zip(pasts) {
             self.step(Event::Arrived(Arrival {
                 group: job.group,
@@ -417,6 +454,16 @@ impl World {
     /// From here on everything goes well: every job must end.
     fn finish(&mut self) {
         self.play(Op::Stalled(false));
+        for (lane, other) in [
+            (0, false),
+            (1, false),
+            (2, false),
+            (0, true),
+            (1, true),
+            (2, true),
+        ] {
+            self.pause(lane, other, false);
+        }
         for _ in 0..400 {
             if self.dispatcher.unsettled() == 0 {
                 break;

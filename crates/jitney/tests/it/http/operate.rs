@@ -36,6 +36,7 @@ async fn edge(readiness: Readiness) -> TestEdge {
     TestEdge::start(Setup::default(), move |command| match command {
         Command::Info => Does::Says(info(readiness)),
         Command::Lanes => Does::Says(Answer::Lanes(vec![LaneStats {
+            paused: false,
             processor: Processor::parse("orders").unwrap(),
             priority: Priority::Slow,
             queued: 3,
@@ -62,7 +63,7 @@ async fn lanes_are_counted() {
         super::json(edge.get("/v1/lanes").send().await.unwrap()).await,
         (
             200,
-            json!({"lanes": [{"processor": "orders", "priority": "SLOW", "queued": 3, "scheduled": 0,
+            json!({"lanes": [{"processor": "orders", "priority": "SLOW", "paused": false, "queued": 3, "scheduled": 0,
                 "running": 2, "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4, "arrived": 12,
                 "dispatched": 10, "ended": 8, "rate_in": 2.0, "rate_out": 1.0, "predicted_wait_ms": 4000}]})
         )

@@ -89,9 +89,8 @@ impl Model {
     }
 
     pub(super) fn offer(&self, poll: &Poll) -> Offer {
-        let waits = |priority: Priority| {
-            poll.priorities[priority.index()] && !self.ready(&poll.processor, priority).is_empty()
-        };
+        let waits =
+            |priority: Priority| poll.priorities[priority.index()] && self.waits(&poll.processor, priority);
         let owed = |priority: Priority| {
             let share = self.shares[&(poll.processor.clone(), priority)];
             let jumps = waits(priority)
@@ -271,7 +270,7 @@ impl Model {
         let jobs = batch.jobs.len() as u64;
         for priority in Priority::ALL {
             let above = self.above(&poll.processor, priority);
-            let waits = !self.ready(&poll.processor, priority).is_empty();
+            let waits = self.waits(&poll.processor, priority);
             let share = self.shares.get_mut(&(poll.processor.clone(), priority)).unwrap();
             let Some(above) = above else { continue };
             if priority == batch.priority && batch.on_share {

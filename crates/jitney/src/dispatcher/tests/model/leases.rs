@@ -64,7 +64,9 @@ impl Model {
         let fresh = ids.is_empty();
         if fresh {
             ids = self.members(token, |job| job.place == MPlace::Ready && !job.spent);
-            if ids.is_empty() || self.stalled {
+            let lease = self.lease(token)?;
+            let held_back = self.paused.contains(&(lease.processor.clone(), lease.priority));
+            if ids.is_empty() || self.stalled || held_back {
                 return None;
             }
             let ended = self.held(token).is_empty();

@@ -6,7 +6,7 @@ mod batches;
 mod leases;
 mod settles;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::bus::{Past, RecoveredLease};
@@ -26,6 +26,7 @@ pub(super) struct Model {
     /// Processors in the order in which they were first named.
     names: Vec<Processor>,
     shares: BTreeMap<(Processor, Priority), MShare>,
+    paused: BTreeSet<(Processor, Priority)>,
     next: u64,
     formed: u64,
     units: u64,
@@ -129,6 +130,7 @@ impl Model {
             polls: Vec::new(),
             names: Vec::new(),
             shares: BTreeMap::new(),
+            paused: BTreeSet::new(),
             next: 1,
             formed: 0,
             units: 0,
@@ -155,6 +157,17 @@ impl Model {
             Event::Committed(jobs) => self.committed(&jobs),
             Event::CommitFailed(jobs) => self.commit_failed(&jobs),
             Event::Policies(book) => self.policies(book),
+            Event::Pause {
+                processor,
+                priority,
+                paused: true,
+            } => {
+                self.name(&processor);
+                self.paused.insert((processor, priority));
+            }
+            Event::Pause {
+                processor, priority, ..
+            } => drop(self.paused.remove(&(processor, priority))),
             Event::Stalled(stalled) => self.stall(stalled),
             Event::Drain => {
                 self.draining = true;
@@ -252,6 +265,11 @@ impl Model {
         ready
     }
 
+    fn waits(&self, processor: &Processor, priority: Priority) -> bool {
+        let paused = self.paused.contains(&(processor.clone(), priority));
+        !paused && !self.ready(processor, priority).is_empty()
+    }
+
     fn above(&self, processor: &Processor, priority: Priority) -> Option<u32> {
         if priority == Priority::Realtime {
             return None;
@@ -272,7 +290,7 @@ impl Model {
     fn tidy(&mut self) {
         for name in self.names.clone() {
             for priority in Priority::ALL {
-                if self.ready(&name, priority).is_empty() {
+                if !self.waits(&name, priority) {
                     let share = self.reset(&name, priority);
                     self.shares.insert((name.clone(), priority), share);
                 }
