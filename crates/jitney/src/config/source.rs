@@ -10,19 +10,11 @@ use toml::de::{DeTable, DeValue};
 use super::FILE_BYTES_MAX;
 use super::report::{Complaint, Complaints, FilePlace, Place, suggestion};
 use super::value::{Value, typed};
+use crate::policy::LATER_KEYS;
 pub(super) use crate::written::Key;
 
-/// Keys that the specification has and this version does not.
-const LATER: &[&str] = &[
-    "dead_letter_final",
-    "group_by",
-    "ledger_lag_max",
-    "max_in_flight",
-    "max_in_flight_per_key",
-    "rate",
-    "realtime_reserve",
-    "record",
-];
+/// Keys that the specification has and this version does not, beside those of a policy.
+const LATER: &[&str] = &["ledger_lag_max"];
 
 /// A file that was read.
 #[derive(Debug)]
@@ -107,7 +99,7 @@ impl Source {
         known: impl IntoIterator<Item = &'a str> + Clone,
     ) -> Complaint {
         let place = self.place(span);
-        if LATER.contains(&written) {
+        if LATER.contains(&written) || LATER_KEYS.contains(&written) {
             return Complaint::new(format!("`{written}` is not in jitney {}", version()), place)
                 .hint("take it out; a later version will have it");
         }

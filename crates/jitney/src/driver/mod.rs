@@ -11,11 +11,13 @@
 //! 3. Every call is answered once.
 //! 4. After a failed sync nothing is acknowledged any more; the loop ends.
 
+mod control;
 mod ids;
 mod lease;
 pub mod port;
 mod records;
 pub mod refusal;
+mod setting;
 mod settle;
 mod stop;
 mod submit;
@@ -34,6 +36,7 @@ use crate::job::{JobId, JobView, Processor, Token};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
+use control::Control;
 use ids::IdSource;
 use lease::{Granting, LeaseCalls};
 use port::{Answer, CallId, Command, Inbound, Info, Port, Readiness, SettleAnswer};
@@ -83,6 +86,8 @@ pub struct Driver<B, C, P> {
     riders: HashMap<Ticket, Vec<(ReplyTo, SettleAnswer)>>,
     /// Lease calls that wait for their settles, or for a batch.
     leases: LeaseCalls,
+    /// Paused lanes and policies: what is in force, what is on its way.
+    control: Control,
     /// Leases whose delivery is to be marked, and when at the latest.
     marks: Vec<Token>,
     marks_due: Option<Mono>,
@@ -106,6 +111,8 @@ enum Pending {
     Submit(Submitting),
     Grant(Granting),
     Settle(Settling),
+    /// The one that [`Control`] has in flight.
+    Change,
 }
 
 /// What a turn says to whoever runs the loop.
@@ -133,7 +140,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let identity = bus.identity();
         let now = clock.now();
         Self {
-            dispatcher: Dispatcher::new(identity, options.policies),
+            dispatcher: Dispatcher::new(identity, options.policies.clone()),
+            control: Control::new(options.policies),
             ids: IdSource::new(options.seed, identity.epoch),
             bus,
             clock,
@@ -184,6 +192,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             self.expire_waits();
             self.write_marks();
             self.keep_stopping();
+            self.keep_changing();
             // Last, because it starts the I/O for whatever was appended.
             let events = self.take_bus_events();
             if let Some(ended) = &self.ended {
@@ -206,7 +215,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 Inbound::Gone(call) => self.on_gone(call),
                 Inbound::Delivered(tokens) => self.on_delivered(tokens),
                 Inbound::Undelivered(tokens) => self.on_undelivered(&tokens),
-                Inbound::Policies(policies) => self.step(Event::Policies(policies)),
+                Inbound::Policies(policies) => self.on_configured(policies),
                 Inbound::Stop { grace } => self.on_stop(grace),
             }
         }
@@ -223,6 +232,12 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             Command::Lease(lease) => self.on_lease(call, *lease),
             Command::Settle(settle) => self.on_settle(call, settle),
             Command::Extend { token } => self.on_extend(call, token),
+            change @ (Command::Pause { .. } | Command::SetPolicy(_)) => self.on_change(call, change),
+            Command::Policy {
+                processor,
+                group,
+                priority,
+            } => self.on_policy(call, processor, group, priority),
             Command::Lanes => self.port.answer(call, Answer::Lanes(self.dispatcher.lanes())),
             Command::Info => self.on_info(call),
         }
@@ -231,6 +246,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     fn on_gone(&mut self, call: CallId) {
         self.waiters.remove(call);
         self.forget_lease_call(call);
+        self.forget_change(call);
     }
 
     fn on_get(&mut self, call: CallId, id: JobId, wait: Option<Duration>) {
@@ -273,6 +289,10 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let mut taken = 0;
         while let Some(event) = self.bus.poll(self.now) {
             taken += 1;
+            if !matches!(event, bus::Event::Setting(_)) {
+                // At a start all settings come first: the first job finds the policies of before.
+                self.renew_policies();
+            }
             match event {
                 bus::Event::Written(ticket) => self.on_written(ticket),
                 bus::Event::Durable(ticket) => self.on_durable(ticket),
@@ -283,14 +303,16 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 // Only what is durable is told.
                 bus::Event::Outcome(id) => self.wake(id),
                 bus::Event::Leased(lease) => self.step(Event::Recovered(*lease)),
-                // Nobody makes settings yet.
-                bus::Event::Setting(_) => {}
+                bus::Event::Setting(setting) => self.on_setting(&setting),
                 bus::Event::Ready => self.ready = true,
                 bus::Event::SpaceReturned => {
                     self.set_full(false);
                     self.set_stalled(false);
                 }
-                bus::Event::Closed => self.ended = Some(Ended::Stopped),
+                bus::Event::Closed => {
+                    self.end_change(true);
+                    self.ended = Some(Ended::Stopped);
+                }
                 bus::Event::Broken => self.poison(),
             }
         }
@@ -318,7 +340,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             Some(Pending::Submit(submitting)) => self.submit_is_durable(submitting),
             Some(Pending::Settle(settling)) => self.settle_is_durable(settling),
             Some(Pending::Grant(granting)) => self.hand_out(granting),
-            None => {}
+            // It takes effect when the bus reports the setting.
+            Some(Pending::Change) | None => {}
         }
         for (reply_to, answer) in self.riders.remove(&ticket).unwrap_or_default() {
             self.answer_settle(reply_to, answer);
@@ -337,6 +360,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             Some(Pending::Submit(submitting)) => self.submit_failed(submitting, &refusal),
             Some(Pending::Settle(settling)) => self.settle_failed(settling, &refusal),
             Some(Pending::Grant(granting)) => self.grant_failed(granting, &refusal),
+            Some(Pending::Change) => self.change_failed(&refusal),
             None => {}
         }
         self.fail_riders(ticket, &refusal);
@@ -356,8 +380,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 Pending::Submit(submitting) => self.submit_failed(submitting, &Refusal::OutcomeUnknown),
                 Pending::Settle(settling) => self.settle_failed(settling, &Refusal::OutcomeUnknown),
                 Pending::Grant(granting) => self.grant_failed(granting, &Refusal::OutcomeUnknown),
+                Pending::Change => self.change_failed(&Refusal::OutcomeUnknown),
             }
         }
+        self.change_failed(&Refusal::OutcomeUnknown);
+        self.refuse_changes(&Refusal::OutcomeUnknown);
         for waiter in self.waiters.calls() {
             self.waiters.remove(waiter.call);
             self.refuse(waiter.call, Refusal::OutcomeUnknown);

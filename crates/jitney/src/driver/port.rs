@@ -13,7 +13,7 @@ use crate::clock::WallMs;
 use crate::dispatcher::event::LaneStats;
 use crate::driver::refusal::Refusal;
 use crate::job::{Group, IdempotencyKey, JobError, JobId, JobView, Payload, Priority, Processor, Token};
-use crate::policy::PolicyBook;
+use crate::policy::{Explained, PolicyBook, PolicyPatch, Table};
 
 /// Names a call; its maker never uses one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +72,26 @@ pub enum Command {
         /// The lease.
         token: Token,
     },
+    /// Let a lane hand nothing out, or let it go on. Durable before it is answered.
+    Pause {
+        /// Whose lane. It need not have a job yet.
+        processor: Processor,
+        /// Which.
+        priority: Priority,
+        /// Whether it pauses.
+        paused: bool,
+    },
+    /// Show the policy in force.
+    Policy {
+        /// Whose.
+        processor: Processor,
+        /// Of which group; `None`: of all groups without a policy of their own.
+        group: Option<Group>,
+        /// In which lane.
+        priority: Priority,
+    },
+    /// Change what is set over the API. Durable before it is answered.
+    SetPolicy(Box<SetPolicy>),
     /// Count the lanes.
     Lanes,
     /// Describe the bus.
@@ -210,6 +230,19 @@ pub struct Child {
     pub traceparent: Option<String>,
 }
 
+/// A change of what is set over the API for one table of policies.
+#[derive(Debug, Clone)]
+pub struct SetPolicy {
+    /// Whose.
+    pub processor: Processor,
+    /// Which table.
+    pub table: Table,
+    /// What is set; what it does not say stays as it was.
+    pub patch: PolicyPatch,
+    /// Keys that are no longer set.
+    pub clear: Vec<&'static str>,
+}
+
 /// What a call gets.
 #[derive(Debug)]
 pub enum Answer {
@@ -228,6 +261,10 @@ pub enum Answer {
         /// Jobs that its worker no longer holds.
         lost: Vec<JobId>,
     },
+    /// To `Pause`.
+    Paused(LanePaused),
+    /// To `Policy` and `SetPolicy`.
+    Policy(Box<PolicyView>),
     /// To `Lanes`.
     Lanes(Vec<LaneStats>),
     /// To `Info`.
@@ -334,6 +371,34 @@ pub struct BatchJob {
     pub labels: Vec<(String, String)>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+/// Whether a lane is paused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanePaused {
+    /// Whose lane.
+    pub processor: Processor,
+    /// Which.
+    pub priority: Priority,
+    /// Whether it is paused, durably.
+    pub paused: bool,
+}
+
+/// A policy in force, and where it comes from.
+#[derive(Debug, Clone)]
+pub struct PolicyView {
+    /// Whose.
+    pub processor: Processor,
+    /// Of which group; `None`: of all groups without a policy of their own.
+    pub group: Option<Group>,
+    /// In which lane.
+    pub priority: Priority,
+    /// Every key.
+    pub keys: Vec<Explained>,
+    /// What is set over the API, in every table of the processor, in force or not.
+    pub set: Vec<(Table, PolicyPatch)>,
+    /// What of it is not in force, and why, in words.
+    pub warnings: Vec<String>,
 }
 
 /// The bus, described.

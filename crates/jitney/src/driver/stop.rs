@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Driver;
 use super::port::Port;
+use super::refusal::Refusal;
 use crate::bus::Bus;
 use crate::clock::{Clock, Mono, after};
 use crate::dispatcher::event::Event;
@@ -35,6 +36,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             closing: false,
         });
         self.step(Event::Drain);
+        self.refuse_changes(&Refusal::Draining);
     }
 
     /// A caller waits through a stop only while a worker is at its job.
@@ -55,7 +57,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     pub(super) fn keep_stopping(&mut self) {
         let Some(stopping) = &self.stopping else { return };
         let grace_over = stopping.grace_ends <= self.now.mono;
-        let quiet = self.dispatcher.leased_jobs() == 0 && self.pending.is_empty();
+        let quiet = self.dispatcher.leased_jobs() == 0 && self.pending.is_empty() && !self.control.is_busy();
         let closing = stopping.closing;
         self.answer_who_need_not_wait();
         if closing || !(quiet || grace_over) {

@@ -8,6 +8,7 @@
 mod body;
 mod budget;
 mod connection;
+mod control;
 mod delivery;
 mod docs;
 pub(crate) mod error;
@@ -58,14 +59,17 @@ use crate::server::handle::Handle;
 use crate::server::options::Options;
 
 /// The paths of the contract.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 14] = [
     "/v1/jobs",
     "/v1/jobs/{id}",
     "/v1/processors/{processor}/jobs",
     "/v1/processors/{processor}/lease",
+    "/v1/processors/{processor}/policy",
     "/v1/leases/{lease}/settle",
     "/v1/leases/{lease}/extend",
     "/v1/lanes",
+    "/v1/lanes/{processor}/{priority}/pause",
+    "/v1/lanes/{processor}/{priority}/resume",
     "/v1/info",
     "/healthz",
     "/readyz",
@@ -73,8 +77,8 @@ const PATHS: [&str; 11] = [
 ];
 
 /// Paths of the contract that a later version serves, as prefixes or suffixes.
-const LATER_PREFIXES: [&str; 4] = ["/v1/dead", "/v1/lanes/", "/dashboard", "/events"];
-const LATER_SUFFIXES: [&str; 3] = ["/history", "/explain", "/policy"];
+const LATER_PREFIXES: [&str; 3] = ["/v1/dead", "/dashboard", "/events"];
+const LATER_SUFFIXES: [&str; 2] = ["/history", "/explain"];
 
 /// What the edge works with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -211,9 +215,12 @@ fn router(app: &App) -> Router {
         job,
         submit,
         lease,
+        policy,
         settle,
         extend,
         lanes,
+        pause,
+        resume,
         info,
         healthz,
         readyz,
@@ -224,9 +231,17 @@ fn router(app: &App) -> Router {
         .route(job, get(jobs::read))
         .route(submit, post(submit::plain))
         .route(lease, post(lease::poll))
+        .route(
+            policy,
+            get(control::policy)
+                .put(control::set_policy)
+                .delete(control::clear_policy),
+        )
         .route(settle, post(settle::settle))
         .route(extend, post(settle::extend))
         .route(lanes, get(ops::lanes))
+        .route(pause, post(control::pause))
+        .route(resume, post(control::resume))
         .route(info, get(ops::info))
         .route(healthz, get(ops::healthz))
         .route(readyz, get(ops::readyz))

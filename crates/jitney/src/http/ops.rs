@@ -19,7 +19,7 @@ use crate::metrics::{Limit, Moment, RouteCount, ServerMoment};
 use crate::units::format_duration;
 
 /// What this server can do; a newer client sends an older server only what is listed.
-pub(super) const FEATURES: [&str; 12] = [
+pub(super) const FEATURES: [&str; 14] = [
     "submit",
     "envelope",
     "wait",
@@ -32,6 +32,8 @@ pub(super) const FEATURES: [&str; 12] = [
     "children",
     "routes",
     "traceparent",
+    "pause",
+    "policies",
 ];
 
 /// `GET /v1/lanes`
@@ -62,6 +64,8 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
     json.string(lane.processor.as_str());
     json.key("priority");
     json.string(lane.priority.name());
+    json.key("paused");
+    json.boolean(lane.paused);
     json.key("queued");
     json.number(lane.queued);
     // Delays, and dead letters that a person redrives, come with a later version.

@@ -85,15 +85,39 @@ keys! {
 
 use Shown::Switch;
 
+/// Keys that the specification has and this version does not.
+pub(crate) const LATER_KEYS: &[&str] = &[
+    "dead_letter_final",
+    "group_by",
+    "max_in_flight",
+    "max_in_flight_per_key",
+    "rate",
+    "realtime_reserve",
+    "record",
+];
+
 impl PolicyPatch {
+    /// Sets one key, or says what is wrong with it.
+    pub(crate) fn set(&mut self, key: &str, value: &Value<'_>) -> Result<(), Wrong> {
+        match KEYS.iter().find(|known| known.name == key) {
+            Some(known) => (known.set)(self, value),
+            None => Err(Wrong::new(format!("there is no key `{key}`"))),
+        }
+    }
+
     /// Sets one key from its text.
     ///
     /// # Errors
     /// What is wrong with the key or the value, in words.
     pub fn set_text(&mut self, key: &str, text: &str) -> Result<(), String> {
-        let known = KEYS.iter().find(|known| known.name == key);
-        let known = known.ok_or_else(|| format!("there is no key `{key}`"))?;
-        (known.set)(self, &Value::Text(text)).map_err(|wrong| wrong.message)
+        self.set(key, &Value::Text(text)).map_err(|wrong| wrong.message)
+    }
+
+    /// Whether it says something of this key.
+    #[must_use]
+    pub fn says(&self, key: &str) -> bool {
+        let mut values = self.values().into_iter();
+        values.any(|(known, value)| known == key && value.is_some())
     }
 
     /// Whether it says nothing.

@@ -6,14 +6,16 @@
 
 mod check;
 mod keys;
+mod live;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use check::Contradiction;
 pub(crate) use check::{isolated, together};
-pub(crate) use keys::KEYS;
 pub use keys::Shown;
+pub(crate) use keys::{KEYS, LATER_KEYS};
+pub use live::{Explained, Origin, Policies, Table};
 
 use crate::job::{Group, Priority, Processor};
 

@@ -5,6 +5,7 @@
 mod batches_sender;
 mod canned;
 mod cli;
+mod control;
 mod docs;
 mod embed;
 mod exec;

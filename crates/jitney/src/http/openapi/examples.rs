@@ -126,9 +126,24 @@ pub(super) fn extended() -> Value {
 }
 
 pub(super) fn lanes() -> Value {
-    json!({"lanes": [{"processor": "payments", "priority": "REALTIME", "queued": 3, "scheduled": 0, "running": 2,
+    json!({"lanes": [{"processor": "payments", "priority": "REALTIME", "paused": false, "queued": 3, "scheduled": 0, "running": 2,
         "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4, "arrived": 12, "dispatched": 10, "ended": 8,
         "rate_in": 2.0, "rate_out": 1.5, "predicted_wait_ms": 4000}]})
+}
+
+pub(super) fn lane_paused(paused: bool) -> Value {
+    json!({"processor": "payments", "priority": "SLOW", "paused": paused})
+}
+
+/// A policy, by whom each of its values was given.
+pub(super) fn policy() -> Value {
+    json!({"processor": "payments", "group": null, "priority": "NORMAL",
+        "policy": {"max_jobs": 20, "lease": "5s", "result_ttl": null},
+        "origin": {"max_jobs": {"from": "config", "table": "[processor.payments]"},
+            "lease": {"from": "api", "table": "[processor.payments]"}, "result_ttl": {"from": "default"}},
+        "set": {"[processor.payments]": {"lease": "5s", "max_jobs": 32}},
+        "warnings": ["`max_jobs` of [processor.payments] was set to 32 over the API; the configuration file says 20, \
+            and wins"]})
 }
 
 /// What a route answers where its job failed.

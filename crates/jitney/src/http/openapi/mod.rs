@@ -12,6 +12,7 @@
 //! To add an endpoint: serve it in `http/mod.rs`, then describe it in `operations.rs`, `schemas.rs` having its
 //! bodies.
 
+mod control;
 mod examples;
 mod operation;
 mod operations;

@@ -7,6 +7,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::control;
 use super::examples::{self, JOB_ID, LEASE};
 use super::operation::{Answer, Operation};
 use super::schema::{named, named_as};
@@ -27,9 +28,9 @@ pub(super) const DRIVER: &[Code] = &[
 /// Of a path with parameters.
 pub(super) const PATH: &[Code] = &[Code::InvalidValue];
 /// Of an endpoint that reads its query.
-const QUERY: &[Code] = &[Code::UnknownField, Code::InvalidValue];
+pub(super) const QUERY: &[Code] = &[Code::UnknownField, Code::InvalidValue];
 /// Of an answer in JSON.
-const JSON_ANSWER: &[Code] = &[Code::NotAcceptable];
+pub(super) const JSON_ANSWER: &[Code] = &[Code::NotAcceptable];
 /// Of a body: its encoding, its size, the time that it takes, and the memory for all of them.
 pub(super) const BODY: &[Code] = &[
     Code::InvalidValue,
@@ -39,7 +40,7 @@ pub(super) const BODY: &[Code] = &[
     Code::QueueFull,
 ];
 /// Of a body that must be JSON.
-const JSON_BODY: &[Code] = &[
+pub(super) const JSON_BODY: &[Code] = &[
     Code::MalformedJson,
     Code::UnknownField,
     Code::MissingField,
@@ -60,7 +61,7 @@ const OWN_ID: &[Code] = &[Code::IdReused];
 
 /// All of them, in the order of the page.
 pub(super) fn all(limits: &Limits) -> Vec<Operation> {
-    vec![
+    let mut all = vec![
         submit(limits),
         submit_envelope(),
         read_job(),
@@ -68,6 +69,9 @@ pub(super) fn all(limits: &Limits) -> Vec<Operation> {
         settle(),
         extend(),
         lanes(),
+    ];
+    all.extend(control::operations());
+    all.extend([
         info(),
         healthz(),
         readyz(),
@@ -75,22 +79,23 @@ pub(super) fn all(limits: &Limits) -> Vec<Operation> {
         openapi(),
         docs(),
         errors(),
-    ]
+    ]);
+    all
 }
 
 /// A parameter.
-fn parameter(place: &str, name: &str, schema: Value, description: &str) -> Value {
+pub(super) fn parameter(place: &str, name: &str, schema: Value, description: &str) -> Value {
     json!({"name": name, "in": place, "required": place == "path", "description": description, "schema": schema})
 }
 
 /// A parameter of the path, with an example, which pages fill in.
-fn segment(name: &str, schema: &str, description: &str, example: &str) -> Value {
+pub(super) fn segment(name: &str, schema: &str, description: &str, example: &str) -> Value {
     let mut parameter = parameter("path", name, named(schema), description);
     parameter["example"] = json!(example);
     parameter
 }
 
-fn processor() -> Value {
+pub(super) fn processor() -> Value {
     segment("processor", "Processor", "Whose job it is.", "payments")
 }
 
@@ -145,7 +150,7 @@ pub(super) fn submit_headers() -> [Value; 2] {
     ]
 }
 
-fn body(description: &str, content: Value) -> Value {
+pub(super) fn body(description: &str, content: Value) -> Value {
     json!({"description": description, "required": true, "content": content})
 }
 
@@ -384,9 +389,14 @@ fn settle() -> Operation {
     }
 }
 
-fn extend() -> Operation {
+/// A body that says nothing.
+pub(super) fn nothing() -> Value {
     let nothing = json!({"type": "object", "additionalProperties": false, "maxProperties": 0});
     let content = json!({"application/json": {"schema": nothing, "example": {}}});
+    json!({"description": "`{}`, or nothing.", "required": false, "content": content})
+}
+
+fn extend() -> Operation {
     Operation {
         method: "post",
         path: "/v1/leases/{lease}/extend",
@@ -396,7 +406,7 @@ fn extend() -> Operation {
         description: "Also takes back jobs whose term ran out and that nobody else holds, never beyond `batch_timeout`."
             .to_owned(),
         parameters: vec![lease_token()],
-        body: Some(json!({"description": "`{}`, or nothing.", "required": false, "content": content})),
+        body: Some(nothing()),
         answers: vec![Answer::json(StatusCode::OK, "The new term.", "Extended", examples::extended())],
         errors: vec![EVERYWHERE, PATH, QUERY, BODY, JSON_BODY, JSON_ANSWER, LEASE_CALL, DRIVER],
     }

@@ -6,7 +6,7 @@ use super::schema::{
     answer, anything, boolean, count, fields, list, named, named_as, one_of, or_null, request, text, text_of,
     time,
 };
-use super::{patterns, work};
+use super::{control, patterns, work};
 use crate::http::error::{Code, Retry};
 use crate::http::ops::{FEATURES, STATES};
 use crate::http::parse::job::{KEY_BYTES_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX};
@@ -64,6 +64,7 @@ pub(super) fn all(limits: &Limits) -> Map<String, Value> {
         ("JobProblem", job_problem()),
     ]);
     schemas.extend(work::schemas(limits));
+    schemas.extend(control::schemas());
     schemas
 }
 
@@ -304,6 +305,10 @@ fn lane() -> Value {
     let properties = fields([
         ("processor", named("Processor")),
         ("priority", named("Priority")),
+        (
+            "paused",
+            boolean("It hands nothing out until somebody resumes it."),
+        ),
         ("queued", count("Jobs that may go.")),
         ("scheduled", count("Jobs that wait for their time.")),
         ("running", count("Jobs in a lease.")),
@@ -324,7 +329,9 @@ fn lane() -> Value {
         ),
         (
             "predicted_wait_ms",
-            or_null(count("Of a job submitted now; `null` until one has ended.")),
+            or_null(count(
+                "Of a job submitted now; `null` until one has ended, and while the lane is paused.",
+            )),
         ),
     ]);
     let required: Vec<String> = properties.keys().cloned().collect();

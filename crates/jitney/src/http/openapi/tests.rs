@@ -189,6 +189,15 @@ fn the_fields_of_requests_are_those_that_are_read() {
             "{names:?}: the schema (http/openapi) and the parser (http/parse) differ"
         );
     }
+    let keys: BTreeSet<String> = crate::policy::KEYS
+        .iter()
+        .map(|key| key.name.to_owned())
+        .collect();
+    assert_eq!(
+        all(&["Policy"]),
+        keys,
+        "http/openapi/control.rs and policy/keys.rs differ"
+    );
     let inner = |pointer: &str| -> Vec<&String> {
         let (name, pointer) = pointer.split_once('/').unwrap();
         schemas[name]

@@ -1,0 +1,275 @@
+//! What an operator changes in the running server: paused lanes, policies.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::body::{self, Bound};
+use super::error::{Problem, Result};
+use super::json::Json;
+use super::parse::object::{self, At};
+use super::parse::query::Query;
+use super::parse::{self, job};
+use super::settle::whole_problem;
+use super::{App, Segment, Segments, headers, submit, view};
+use crate::driver::port::{Answer, Command, PolicyView, SetPolicy};
+use crate::job::{Group, Priority, Processor};
+use crate::policy::{KEYS, LATER_KEYS, Origin, PolicyPatch, Shown, Table};
+use crate::written::Value;
+
+/// `POST /v1/lanes/{processor}/{priority}/pause`
+pub(super) async fn pause(
+    State(app): State<App>,
+    segments: Segments,
+    request: Request,
+) -> Result<Response<Body>> {
+    set_paused(&app, segments, request, true).await
+}
+
+/// `POST /v1/lanes/{processor}/{priority}/resume`
+pub(super) async fn resume(
+    State(app): State<App>,
+    segments: Segments,
+    request: Request,
+) -> Result<Response<Body>> {
+    set_paused(&app, segments, request, false).await
+}
+
+/// `GET /v1/processors/{processor}/policy`
+pub(super) async fn policy(
+    State(app): State<App>,
+    Segment(processor): Segment,
+    request: Request,
+) -> Result<Response<Body>> {
+    headers::check_accept(request.headers())?;
+    let (group, priority) = scope(&Query::parse(request.uri(), &["group", "priority"], &[])?)?;
+    let command = Command::Policy {
+        processor: processor_of(&processor)?,
+        group,
+        priority: priority.unwrap_or(Priority::Normal),
+    };
+    ask(&app, command).await
+}
+
+/// `PUT /v1/processors/{processor}/policy`
+pub(super) async fn set_policy(
+    State(app): State<App>,
+    Segment(processor): Segment,
+    request: Request,
+) -> Result<Response<Body>> {
+    let (parts, bytes) = read(&app, request).await?;
+    let keys: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+    let object = object::body(&bytes, &keys, LATER_KEYS)?;
+    let mut patch = PolicyPatch::default();
+    let mut clear = Vec::new();
+    for key in KEYS {
+        match object.written(key.name) {
+            None => {}
+            // Elsewhere `null` says nothing; here it takes away what was set.
+            Some(raw) if raw.get() == "null" => clear.push(key.name),
+            Some(raw) => set(&mut patch, key.name, raw)?,
+        }
+    }
+    change(&app, &parts, &processor, patch, clear).await
+}
+
+/// `DELETE /v1/processors/{processor}/policy`
+pub(super) async fn clear_policy(
+    State(app): State<App>,
+    Segment(processor): Segment,
+    request: Request,
+) -> Result<Response<Body>> {
+    let (parts, bytes) = read(&app, request).await?;
+    if !bytes.is_empty() {
+        object::body(&bytes, &[], &[])?;
+    }
+    let all = KEYS.iter().map(|key| key.name).collect();
+    change(&app, &parts, &processor, PolicyPatch::default(), all).await
+}
+
+async fn set_paused(
+    app: &App,
+    Segments(segments): Segments,
+    request: Request,
+    paused: bool,
+) -> Result<Response<Body>> {
+    let (parts, bytes) = read(app, request).await?;
+    Query::parse(&parts.uri, &[], &[])?;
+    if !bytes.is_empty() {
+        object::body(&bytes, &[], &[])?;
+    }
+    let [processor, priority] = segments.as_slice() else {
+        return Err(Problem::invalid("", "the path names no lane"));
+    };
+    let command = Command::Pause {
+        processor: processor_of(processor)?,
+        priority: parse::priority(priority).map_err(|detail| Problem::invalid("priority", detail))?,
+        paused,
+    };
+    let lane = match app.handle().call(command).await.answer {
+        Answer::Paused(lane) => lane,
+        Answer::Refused(refusal) => return Err(whole_problem(refusal)),
+        other => return Err(submit::foreign(&other).into()),
+    };
+    let mut json = Json::with_capacity(128);
+    json.open();
+    json.key("processor");
+    json.string(lane.processor.as_str());
+    json.key("priority");
+    json.string(lane.priority.name());
+    json.key("paused");
+    json.boolean(lane.paused);
+    json.close();
+    Ok(view::json_response(StatusCode::OK, json))
+}
+
+async fn change(
+    app: &App,
+    parts: &Parts,
+    processor: &str,
+    patch: PolicyPatch,
+    clear: Vec<&'static str>,
+) -> Result<Response<Body>> {
+    let (group, priority) = scope(&Query::parse(&parts.uri, &["group", "priority"], &[])?)?;
+    let table = match (group, priority) {
+        (None, None) => Table::Processor,
+        (None, Some(priority)) => Table::Priority(priority),
+        (Some(group), None) => Table::Group(group),
+        (Some(_), Some(_)) => {
+            let detail = "a policy is set for a group or for a priority, not for both";
+            return Err(Problem::invalid("priority", detail));
+        }
+    };
+    let set = SetPolicy {
+        processor: processor_of(processor)?,
+        table,
+        patch,
+        clear,
+    };
+    ask(app, Command::SetPolicy(Box::new(set))).await
+}
+
+async fn ask(app: &App, command: Command) -> Result<Response<Body>> {
+    match app.handle().call(command).await.answer {
+        Answer::Policy(view) => Ok(shown(&view)),
+        // A policy that is set twice is set once.
+        Answer::Refused(refusal) => Err(whole_problem(refusal)),
+        other => Err(submit::foreign(&other).into()),
+    }
+}
+
+async fn read(app: &App, request: Request) -> Result<(Parts, Bytes)> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::read(app, &parts, body, Bound::request(app.limits())).await?;
+    headers::check_accept(&parts.headers)?;
+    headers::check_json_type(&parts.headers)?;
+    Ok((parts, bytes))
+}
+
+fn processor_of(text: &str) -> Result<Processor> {
+    job::processor_name(text).map_err(|detail| Problem::invalid("processor", detail))
+}
+
+fn scope(query: &Query<'_>) -> Result<(Option<Group>, Option<Priority>)> {
+    let group = query.get("group").map(job::group_name).transpose();
+    let priority = query.get("priority").map(parse::priority).transpose();
+    Ok((
+        group.map_err(|detail| Problem::invalid("group", detail))?,
+        priority.map_err(|detail| Problem::invalid("priority", detail))?,
+    ))
+}
+
+/// Sets one key from the value in the body, with the words of the configuration where it is wrong.
+fn set(patch: &mut PolicyPatch, key: &'static str, raw: &RawValue) -> Result<()> {
+    let at = At::Field(&At::Body, key);
+    let text;
+    let value = match object::kind(raw) {
+        "a string" => {
+            text = object::text(raw, at)?;
+            Value::String(&text)
+        }
+        "a boolean" => Value::Boolean(raw.get() == "true"),
+        "a number" if raw.get().contains(['.', 'e', 'E']) => Value::Other("float"),
+        "a number" => Value::Integer {
+            digits: raw.get(),
+            radix: 10,
+        },
+        "a list" => Value::Other("array"),
+        _ => Value::Other("object"),
+    };
+    patch.set(key, &value).map_err(|wrong| {
+        let hint = wrong.hint.map_or_else(String::new, |hint| format!("; {hint}"));
+        at.invalid(format!("`{key}`: {}{hint}", wrong.message)).into()
+    })
+}
+
+fn shown(view: &PolicyView) -> Response<Body> {
+    let mut json = Json::with_capacity(2048);
+    json.open();
+    json.key("processor");
+    json.string(view.processor.as_str());
+    json.key("group");
+    json.string_or_null(view.group.as_ref().map(Group::as_str));
+    json.key("priority");
+    json.string(view.priority.name());
+    json.key("policy");
+    json.open();
+    for explained in &view.keys {
+        json.key(explained.key);
+        value(&mut json, explained.value.as_ref());
+    }
+    json.close();
+    json.key("origin");
+    json.open();
+    for explained in &view.keys {
+        json.key(explained.key);
+        let (from, table) = match &explained.origin {
+            Origin::Default => ("default", None),
+            Origin::Config(table) => ("config", Some(table)),
+            Origin::Api(table) => ("api", Some(table)),
+        };
+        json.open();
+        json.key("from");
+        json.string(from);
+        if let Some(table) = table {
+            json.key("table");
+            json.string(&table.heading(&view.processor).to_string());
+        }
+        json.close();
+    }
+    json.close();
+    json.key("set");
+    json.open();
+    for (table, patch) in &view.set {
+        json.name(&table.heading(&view.processor).to_string());
+        json.open();
+        for (key, said) in patch.values() {
+            if said.is_some() {
+                json.key(key);
+                value(&mut json, said.as_ref());
+            }
+        }
+        json.close();
+    }
+    json.close();
+    json.key("warnings");
+    json.open_list();
+    for warning in &view.warnings {
+        json.string(warning);
+    }
+    json.close_list();
+    json.close();
+    view::json_response(StatusCode::OK, json)
+}
+
+fn value(json: &mut Json, value: Option<&Shown>) {
+    match value {
+        None => json.null(),
+        Some(Shown::Number(number)) => json.number(*number),
+        Some(Shown::Switch(on)) => json.boolean(*on),
+        Some(Shown::Text(text)) => json.string(text),
+    }
+}

@@ -1,0 +1,400 @@
+//! The policies in force: what the configuration file says, and below it what was set over the API.
+//!
+//! Both are written in the same tables. Within a table the file wins, key by key; between tables the narrower
+//! wins, whoever wrote it. Where what was set contradicts the file, nothing that was set for that processor is in
+//! force until one of the two is changed: a file that was right stays right.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{Contradiction, Policy, PolicyBook, PolicyPatch, ProcessorPolicy, Shown};
+use crate::job::{Group, Priority, Processor};
+
+/// One table of a processor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// `[processor.NAME]`.
+    Processor,
+    /// `[processor.NAME.priority.PRIORITY]`.
+    Priority(Priority),
+    /// `[processor.NAME.group.GROUP]`.
+    Group(Group),
+}
+
+/// Who gave a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody: it is the default.
+    Default,
+    /// The configuration file, in this table.
+    Config(Table),
+    /// Somebody, over the API, in this table.
+    Api(Table),
+}
+
+/// A key's value, and who gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// The key.
+    pub key: &'static str,
+    /// Its value; `None` where the server's own value holds.
+    pub value: Option<Shown>,
+    /// Who gave it.
+    pub origin: Origin,
+}
+
+/// All policies, with where they come from.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    configured: PolicyBook,
+    live: PolicyBook,
+    in_force: PolicyBook,
+    /// Processors whose live values contradict the file, with the first contradiction.
+    left_out: BTreeMap<Processor, Contradiction>,
+}
+
+impl Table {
+    /// The table's heading, as it stands in the file.
+    pub fn heading<'a>(&'a self, processor: &'a Processor) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |f| match self {
+            Self::Processor => write!(f, "[processor.{}]", processor.as_str()),
+            Self::Priority(priority) => {
+                write!(
+                    f,
+                    "[processor.{}.priority.{}]",
+                    processor.as_str(),
+                    priority.name()
+                )
+            }
+            Self::Group(group) => write!(f, "[processor.{}.group.{}]", processor.as_str(), group.as_str()),
+        })
+    }
+}
+
+impl ProcessorPolicy {
+    /// What a table says; `None` if it is not there.
+    #[must_use]
+    pub fn table(&self, table: &Table) -> Option<&PolicyPatch> {
+        match table {
+            Table::Processor => Some(&self.base),
+            Table::Priority(priority) => Some(&self.priorities[priority.index()]),
+            Table::Group(group) => self.groups.get(group),
+        }
+    }
+
+    /// Every table that says something.
+    pub fn tables(&self) -> impl Iterator<Item = (Table, &PolicyPatch)> {
+        let lanes = Priority::ALL.into_iter().zip(&self.priorities);
+        std::iter::once((Table::Processor, &self.base))
+            .chain(lanes.map(|(priority, patch)| (Table::Priority(priority), patch)))
+            .chain(
+                self.groups
+                    .iter()
+                    .map(|(group, patch)| (Table::Group(group.clone()), patch)),
+            )
+            .filter(|(_, patch)| !patch.is_empty())
+    }
+
+    /// Puts a patch in a table's place. A group that says nothing has no table.
+    fn put(&mut self, table: Table, patch: PolicyPatch) {
+        match table {
+            Table::Processor => self.base = patch,
+            Table::Priority(priority) => self.priorities[priority.index()] = patch,
+            Table::Group(group) if patch.is_empty() => drop(self.groups.remove(&group)),
+            Table::Group(group) => drop(self.groups.insert(group, patch)),
+        }
+    }
+
+    /// Takes over, table by table, whatever `over` says.
+    fn lay(&mut self, over: &Self) {
+        self.base.lay(&over.base);
+        for (patch, over) in self.priorities.iter_mut().zip(&over.priorities) {
+            patch.lay(over);
+        }
+        for (group, over) in &over.groups {
+            self.groups.entry(group.clone()).or_default().lay(over);
+        }
+    }
+}
+
+impl Policies {
+    /// Those of the file, with nothing set over the API.
+    #[must_use]
+    pub fn new(configured: PolicyBook) -> Self {
+        Self {
+            in_force: configured.clone(),
+            configured,
+            ..Self::default()
+        }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub const fn in_force(&self) -> &PolicyBook {
+        &self.in_force
+    }
+
+    /// The file says something else now.
+    pub fn configure(&mut self, configured: PolicyBook) {
+        self.configured = configured;
+        self.merge();
+    }
+
+    /// What was set over the API for a table.
+    #[must_use]
+    pub fn live(&self, processor: &Processor, table: &Table) -> PolicyPatch {
+        let live = self.live.processors.get(processor);
+        live.and_then(|live| live.table(table))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Every table of the processor that was set over the API.
+    pub fn live_tables(&self, processor: &Processor) -> impl Iterator<Item = (Table, &PolicyPatch)> {
+        let live = self.live.processors.get(processor);
+        live.into_iter().flat_map(ProcessorPolicy::tables)
+    }
+
+    /// This is what is set over the API for a table from now on.
+    pub fn set(&mut self, processor: &Processor, table: Table, patch: PolicyPatch) {
+        let live = self.live.processors.entry(processor.clone()).or_default();
+        live.put(table, patch);
+        if live.tables().next().is_none() {
+            self.live.processors.remove(processor);
+        }
+        self.merge();
+    }
+
+    /// What would contradict what if this were set for a table.
+    #[must_use]
+    pub fn would_contradict(
+        &self,
+        processor: &Processor,
+        table: Table,
+        patch: PolicyPatch,
+    ) -> Vec<Contradiction> {
+        let mut live = self.live.processors.get(processor).cloned().unwrap_or_default();
+        live.put(table, patch);
+        if let Some(configured) = self.configured.processors.get(processor) {
+            live.lay(configured);
+        }
+        live.contradictions(processor.as_str())
+    }
+
+    /// The policy in force for these, and who gave each of its values. Without a group: that of all groups
+    /// without a policy of their own.
+    #[must_use]
+    pub fn explain(
+        &self,
+        processor: &Processor,
+        group: Option<&Group>,
+        priority: Priority,
+    ) -> Vec<Explained> {
+        let policy = match group {
+            Some(group) => self.in_force.resolve(processor, group, priority),
+            None => self.in_force.resolve_lane(processor, priority),
+        };
+        let narrowest_first = group
+            .map(|group| Table::Group(group.clone()))
+            .into_iter()
+            .chain([Table::Priority(priority), Table::Processor]);
+        let tables: Vec<_> = narrowest_first.collect();
+        self.origins(&policy, processor, &tables)
+    }
+
+    /// What was set over the API and is not in force, in words, because the file says otherwise.
+    #[must_use]
+    pub fn shadowed(&self, processor: &Processor) -> Vec<String> {
+        let configured = self.configured.processors.get(processor);
+        let mut shadowed = Vec::new();
+        if let Some(wrong) = self.left_out.get(processor) {
+            shadowed.push(format!(
+                "nothing that was set over the API for `{}` is in force, because it contradicts the configuration \
+                 file: {}",
+                processor.as_str(),
+                wrong.message
+            ));
+        }
+        for (table, live) in self.live_tables(processor) {
+            let Some(file) = configured.and_then(|configured| configured.table(&table)) else {
+                continue;
+            };
+            for ((key, live), (_, file)) in live.values().into_iter().zip(file.values()) {
+                if let (Some(live), Some(file)) = (live, file) {
+                    shadowed.push(format!(
+                        "`{key}` of {} was set to {live} over the API; the configuration file says {file}, and wins",
+                        table.heading(processor)
+                    ));
+                }
+            }
+        }
+        shadowed
+    }
+
+    /// Every processor for which something was set over the API.
+    pub fn live_processors(&self) -> impl Iterator<Item = &Processor> {
+        self.live.processors.keys()
+    }
+
+    fn origins(&self, policy: &Policy, processor: &Processor, tables: &[Table]) -> Vec<Explained> {
+        let configured = self.configured.processors.get(processor);
+        let live = self.live.processors.get(processor);
+        let live = live.filter(|_| !self.left_out.contains_key(processor));
+        let says = |written: Option<&ProcessorPolicy>, table: &Table, key: &str| {
+            let patch = written.and_then(|written| written.table(table));
+            patch.is_some_and(|patch| patch.says(key))
+        };
+        let origin = |key: &str| {
+            tables.iter().find_map(|table| {
+                if says(configured, table, key) {
+                    Some(Origin::Config(table.clone()))
+                } else if says(live, table, key) {
+                    Some(Origin::Api(table.clone()))
+                } else {
+                    None
+                }
+            })
+        };
+        let explained = policy.values().into_iter().map(|(key, value)| Explained {
+            key,
+            value,
+            origin: origin(key).unwrap_or(Origin::Default),
+        });
+        explained.collect()
+    }
+
+    fn merge(&mut self) {
+        self.in_force = self.configured.clone();
+        self.left_out.clear();
+        for (processor, live) in &self.live.processors {
+            let mut merged = live.clone();
+            if let Some(configured) = self.configured.processors.get(processor) {
+                merged.lay(configured);
+            }
+            match merged.contradictions(processor.as_str()).into_iter().next() {
+                Some(wrong) => drop(self.left_out.insert(processor.clone(), wrong)),
+                None => drop(self.in_force.processors.insert(processor.clone(), merged)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders() -> Processor {
+        Processor::parse("orders").unwrap()
+    }
+
+    fn patch(pairs: &[(&str, &str)]) -> PolicyPatch {
+        let mut patch = PolicyPatch::default();
+        for (key, text) in pairs {
+            patch.set_text(key, text).unwrap();
+        }
+        patch
+    }
+
+    fn policies(base: &[(&str, &str)]) -> Policies {
+        let mut book = PolicyBook::default();
+        book.processors.entry(orders()).or_default().base = patch(base);
+        Policies::new(book)
+    }
+
+    fn origin(policies: &Policies, group: Option<&str>, key: &str) -> (String, Origin) {
+        let group = group.map(|group| Group::parse(group).unwrap());
+        let all = policies.explain(&orders(), group.as_ref(), Priority::Normal);
+        let found = all.into_iter().find(|explained| explained.key == key).unwrap();
+        (found.value.unwrap().to_string(), found.origin)
+    }
+
+    #[test]
+    fn the_file_wins_within_a_table_and_the_narrower_table_over_the_file() {
+        let mut policies = policies(&[("max_jobs", "20")]);
+        policies.set(
+            &orders(),
+            Table::Processor,
+            patch(&[("max_jobs", "30"), ("lease", "5s")]),
+        );
+        assert_eq!(
+            origin(&policies, None, "max_jobs"),
+            ("20".to_owned(), Origin::Config(Table::Processor))
+        );
+        assert_eq!(
+            origin(&policies, None, "lease"),
+            ("5s".to_owned(), Origin::Api(Table::Processor))
+        );
+        assert_eq!(origin(&policies, None, "backoff").1, Origin::Default);
+        assert_eq!(
+            policies.shadowed(&orders()),
+            [
+                "`max_jobs` of [processor.orders] was set to 30 over the API; the configuration file says 20, and wins"
+            ]
+        );
+        let group = Table::Group(Group::parse("order").unwrap());
+        policies.set(&orders(), group.clone(), patch(&[("max_jobs", "40")]));
+        assert_eq!(
+            origin(&policies, Some("order"), "max_jobs"),
+            ("40".to_owned(), Origin::Api(group.clone()))
+        );
+        assert_eq!(origin(&policies, Some("other"), "max_jobs").0, "20");
+        assert!(
+            policies
+                .in_force()
+                .stands_apart(&orders(), &Group::parse("order").unwrap())
+        );
+        policies.set(&orders(), group, PolicyPatch::default());
+        assert!(
+            !policies
+                .in_force()
+                .stands_apart(&orders(), &Group::parse("order").unwrap())
+        );
+        policies.set(&orders(), Table::Processor, PolicyPatch::default());
+        assert_eq!(policies.live_processors().count(), 0);
+    }
+
+    #[test]
+    fn what_contradicts_is_found_before_it_is_set() {
+        let policies = policies(&[("max_jobs", "4")]);
+        let wrong = |table, pairs: &[(&str, &str)]| {
+            let found = policies.would_contradict(&orders(), table, patch(pairs));
+            found.into_iter().map(|wrong| wrong.message).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            wrong(Table::Processor, &[("min_jobs", "4")]),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            wrong(Table::Processor, &[("min_jobs", "8")]),
+            ["processor `orders`: `min_jobs` is 8 and `max_jobs` is 4: no batch could gather that many"]
+        );
+        let realtime = wrong(Table::Priority(Priority::Realtime), &[("max_jobs", "8")]);
+        assert_eq!(
+            realtime,
+            ["processor `orders`: `max_jobs` has no use for REALTIME, whose jobs travel alone and at once"]
+        );
+    }
+
+    #[test]
+    fn a_file_that_comes_to_contradict_what_was_set_stays_in_force_alone() {
+        let mut policies = policies(&[]);
+        policies.set(
+            &orders(),
+            Table::Processor,
+            patch(&[("min_jobs", "8"), ("lease", "5s")]),
+        );
+        assert_eq!(origin(&policies, None, "lease").0, "5s");
+        let mut book = PolicyBook::default();
+        book.processors.entry(orders()).or_default().base = patch(&[("max_jobs", "4")]);
+        policies.configure(book);
+        assert_eq!(
+            origin(&policies, None, "lease"),
+            ("30s".to_owned(), Origin::Default)
+        );
+        let shadowed = policies.shadowed(&orders());
+        assert!(shadowed[0].starts_with("nothing that was set over the API for `orders` is in force"));
+        policies.configure(PolicyBook::default());
+        assert_eq!(origin(&policies, None, "lease").0, "5s");
+        assert!(policies.shadowed(&orders()).is_empty());
+    }
+}

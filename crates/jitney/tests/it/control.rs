@@ -1,0 +1,334 @@
+//! Control of a running server: paused lanes and policies are durable, in force at once, and found again after a
+//! restart; the configuration file wins.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use jitney::config;
+use jitney::server::options::{BusOptions, Options};
+use jitney::server::{Running, start};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// A server over a log in a directory, and a client for it.
+struct Server {
+    running: Running,
+    client: reqwest::Client,
+}
+
+impl Server {
+    async fn start(directory: &Path, config: &str) -> Self {
+        let config = config::parse(config, Path::new("jitney.toml")).unwrap();
+        let running = start(Options {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            bus: BusOptions::Log {
+                data: directory.to_owned(),
+                segment_bytes: 1 << 20,
+                cache_bytes: 1 << 20,
+            },
+            limits: jitney::limits::Limits {
+                body_bytes_max: 256 << 10,
+                processors_max: 3,
+                ..jitney::limits::Limits::default()
+            },
+            ..config.options
+        })
+        .await
+        .unwrap();
+        Self {
+            running,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
+    /// An answer's status, and its body.
+    async fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.running.address());
+        let mut request = self.client.request(method.parse().unwrap(), url);
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let answer = tokio::time::timeout(PATIENCE, request.send())
+            .await
+            .unwrap()
+            .unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    async fn post(&self, path: &str) -> (u16, Value) {
+        self.ask("POST", path, &Value::Null).await
+    }
+
+    async fn submit(&self, query: &str) -> (u16, Value) {
+        self.ask("POST", &format!("/v1/processors/orders/jobs{query}"), &json!(1))
+            .await
+    }
+
+    /// The jobs of one poll that does not wait.
+    async fn poll(&self) -> Vec<Value> {
+        let (status, body) = self
+            .ask("POST", "/v1/processors/orders/lease", &json!({"worker": "w"}))
+            .await;
+        match status {
+            204 => Vec::new(),
+            _ => body["batches"][0]["jobs"].as_array().unwrap().clone(),
+        }
+    }
+
+    async fn lane(&self, priority: &str) -> Value {
+        let (_, body) = self.ask("GET", "/v1/lanes", &Value::Null).await;
+        let lanes = body["lanes"].as_array().unwrap();
+        let lane = |lane: &&Value| lane["processor"] == "orders" && lane["priority"] == priority;
+        lanes.iter().find(lane).unwrap().clone()
+    }
+
+    async fn policy(&self, query: &str) -> Value {
+        let path = format!("/v1/processors/orders/policy{query}");
+        let (status, body) = self.ask("GET", &path, &Value::Null).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    async fn put(&self, query: &str, body: &Value) -> (u16, Value) {
+        self.ask("PUT", &format!("/v1/processors/orders/policy{query}"), body)
+            .await
+    }
+
+    async fn stop(self) {
+        tokio::time::timeout(PATIENCE, self.running.stop(Duration::ZERO))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_paused_lane_takes_jobs_hands_none_out_and_stays_paused_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), "").await;
+    let paused = json!({"processor": "orders", "priority": "NORMAL", "paused": true});
+    for _ in 0..2 {
+        let answer = server.post("/v1/lanes/orders/NORMAL/pause").await;
+        assert_eq!(answer, (200, paused.clone()), "pausing twice is pausing once");
+    }
+    let (status, job) = server.submit("?wait=50ms").await;
+    assert_eq!((status, &job["state"]), (202, &json!("queued")));
+    assert_eq!(server.poll().await, Vec::<Value>::new());
+    let lane = server.lane("NORMAL").await;
+    assert_eq!((&lane["paused"], &lane["queued"]), (&json!(true), &json!(1)));
+    assert_eq!(server.lane("SLOW").await["paused"], false);
+    server.stop().await;
+
+    let server = Server::start(directory.path(), "").await;
+    assert_eq!(server.lane("NORMAL").await["paused"], true);
+    assert_eq!(server.poll().await, Vec::<Value>::new());
+    let (status, lane) = server.post("/v1/lanes/orders/NORMAL/resume").await;
+    assert_eq!((status, &lane["paused"]), (200, &json!(false)));
+    assert_eq!(server.poll().await[0]["id"], job["id"]);
+    server.stop().await;
+
+    let server = Server::start(directory.path(), "").await;
+    assert_eq!(server.lane("NORMAL").await["paused"], false);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_cannot_be_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), "").await;
+    for (path, pointer) in [
+        ("/v1/lanes/orders/normal/pause", "priority"),
+        ("/v1/lanes/-/NORMAL/resume", "processor"),
+    ] {
+        let (status, problem) = server.post(path).await;
+        assert_eq!(
+            (status, &problem["code"], &problem["pointer"]),
+            (400, &json!("invalid_value"), &json!(pointer)),
+            "{problem}"
+        );
+    }
+    let (status, problem) = server
+        .ask("POST", "/v1/lanes/orders/NORMAL/pause", &json!({"for": "1h"}))
+        .await;
+    assert_eq!((status, &problem["code"]), (400, &json!("unknown_field")));
+    // Resuming what nobody named makes no processor; pausing does, as a job would.
+    for processor in ["a", "b", "c"] {
+        let (status, _) = server
+            .post(&format!("/v1/lanes/x{processor}/NORMAL/resume"))
+            .await;
+        assert_eq!(status, 200);
+        let (status, _) = server.post(&format!("/v1/lanes/{processor}/NORMAL/pause")).await;
+        assert_eq!(status, 200);
+    }
+    let (status, problem) = server.post("/v1/lanes/d/NORMAL/pause").await;
+    assert_eq!((status, &problem["code"]), (429, &json!("too_many_processors")));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_set_over_the_api_is_in_force_at_once_and_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), "").await;
+    assert_eq!(server.policy("").await["policy"]["max_jobs"], 64);
+    let (status, set) = server.put("", &json!({"max_jobs": 2, "lease": "5s"})).await;
+    assert_eq!(status, 200, "{set}");
+    assert_eq!(
+        set["origin"]["max_jobs"],
+        json!({"from": "api", "table": "[processor.orders]"})
+    );
+    assert_eq!(set["origin"]["heartbeat"], json!({"from": "default"}));
+    assert_eq!(
+        set["set"],
+        json!({"[processor.orders]": {"max_jobs": 2, "lease": "5s"}})
+    );
+    assert_eq!(set["warnings"], json!([]));
+    for _ in 0..3 {
+        server.submit("").await;
+    }
+    assert_eq!(server.poll().await.len(), 2);
+    let (status, narrower) = server.put("?group=order", &json!({"max_jobs": 3})).await;
+    assert_eq!((status, &narrower["group"]), (200, &json!("order")));
+    assert_eq!(narrower["policy"]["lease"], "5s");
+    server.put("?priority=SLOW", &json!({"max_delay": "1s"})).await;
+    server.stop().await;
+
+    let server = Server::start(directory.path(), "").await;
+    assert_eq!(server.policy("").await["policy"]["max_jobs"], 2);
+    assert_eq!(server.policy("?group=order").await["policy"]["max_jobs"], 3);
+    let both = server.policy("?group=order&priority=SLOW").await;
+    assert_eq!(both["policy"]["max_delay"], "1s");
+    assert_eq!(
+        both["origin"]["max_delay"]["table"],
+        "[processor.orders.priority.SLOW]"
+    );
+    // `null` takes a value away, DELETE all of a table.
+    let (_, set) = server.put("", &json!({"lease": null, "backoff": "1s"})).await;
+    assert_eq!(
+        (&set["policy"]["lease"], &set["policy"]["max_jobs"]),
+        (&json!("30s"), &json!(2))
+    );
+    let path = "/v1/processors/orders/policy";
+    let (status, cleared) = server.ask("DELETE", path, &Value::Null).await;
+    assert_eq!((status, &cleared["policy"]["max_jobs"]), (200, &json!(64)));
+    let left = cleared["set"].as_object().unwrap();
+    assert_eq!(left.len(), 2, "{left:?}");
+    server.stop().await;
+
+    let server = Server::start(directory.path(), "").await;
+    assert_eq!(server.policy("").await["policy"]["max_jobs"], 64);
+    assert_eq!(server.policy("?group=order").await["policy"]["max_jobs"], 3);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_configuration_file_wins_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = "[processor.orders]\nmax_jobs = 4\n";
+    let server = Server::start(directory.path(), file).await;
+    let (status, set) = server.put("", &json!({"max_jobs": 3, "backoff": "1s"})).await;
+    assert_eq!((status, &set["policy"]["max_jobs"]), (200, &json!(4)));
+    assert_eq!(set["policy"]["backoff"], "1s");
+    assert_eq!(
+        set["warnings"],
+        json!([
+            "`max_jobs` of [processor.orders] was set to 3 over the API; the configuration file says 4, and wins"
+        ])
+    );
+    // What contradicts the file is refused, with its words.
+    let (status, problem) = server.put("", &json!({"min_jobs": 5})).await;
+    assert_eq!(
+        (status, &problem["code"], &problem["pointer"]),
+        (400, &json!("invalid_value"), &json!("/min_jobs")),
+        "{problem}"
+    );
+    server.stop().await;
+
+    // Without the file's word, what was set is in force; against a file that contradicts it, nothing of it is.
+    let server = Server::start(directory.path(), "").await;
+    assert_eq!(server.policy("").await["policy"]["max_jobs"], 3);
+    server.put("", &json!({"min_jobs": 3, "max_jobs": null})).await;
+    server.stop().await;
+    let server = Server::start(directory.path(), "[processor.orders]\nmax_jobs = 2\n").await;
+    let policy = server.policy("").await;
+    assert_eq!(
+        (&policy["policy"]["max_jobs"], &policy["policy"]["backoff"]),
+        (&json!(2), &json!("200ms"))
+    );
+    let warning = policy["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("nothing that was set over the API for `orders` is in force"),
+        "{warning}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_is_refused_with_the_words_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), "").await;
+    for (query, body, code, pointer, detail) in [
+        (
+            "",
+            json!({"max_job": 3}),
+            "unknown_field",
+            "/max_job",
+            "there is no field `max_job`; did you mean `max_jobs`?",
+        ),
+        (
+            "",
+            json!({"rate": "100/s"}),
+            "unknown_field",
+            "/rate",
+            "field `rate` is not in jitney 0.1",
+        ),
+        (
+            "",
+            json!({"max_jobs": "3"}),
+            "invalid_value",
+            "/max_jobs",
+            "`max_jobs`: must be a whole number, and this is of type string; write for example 64",
+        ),
+        (
+            "",
+            json!({"max_delay": 2.5}),
+            "invalid_value",
+            "/max_delay",
+            "`max_delay`: must be a duration, and this is of type float; write for example \"250ms\", \"30s\", \"5m\"",
+        ),
+        (
+            "",
+            json!({"lease": "0s"}),
+            "invalid_value",
+            "/lease",
+            "`lease`: must be above 0",
+        ),
+        (
+            "?group=order&priority=SLOW",
+            json!({}),
+            "invalid_value",
+            "priority",
+            "a policy is set for a group or for a priority, not for both",
+        ),
+        (
+            "?priority=REALTIME",
+            json!({"max_jobs": 3}),
+            "invalid_value",
+            "/max_jobs",
+            "processor `orders`: `max_jobs` has no use for REALTIME, whose jobs travel alone and at once; \
+             set it for NORMAL or SLOW, or for the processor",
+        ),
+    ] {
+        let (status, problem) = server.put(query, &body).await;
+        assert_eq!(
+            (status, problem["code"].as_str(), problem["pointer"].as_str()),
+            (400, Some(code), Some(pointer)),
+            "{problem}"
+        );
+        assert_eq!(problem["detail"], detail);
+    }
+    assert_eq!(server.policy("").await["set"], json!({}));
+    server.stop().await;
+}
