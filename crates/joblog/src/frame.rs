@@ -130,6 +130,11 @@ fn frame_bytes(head: &[u8]) -> u64 {
     u64::from(u32_at(head, 32)).next_multiple_of(8) + 40
 }
 
+/// Bytes on disk of a damaged frame, where its head says that it is the one of this epoch and LSN.
+pub(crate) fn claimed(head: &[u8], epoch: u64, lsn: u64) -> Option<u64> {
+    (head.len() >= HEAD && starts_frame(head, epoch) && u64_at(head, 16) == lsn).then(|| frame_bytes(head))
+}
+
 fn starts_frame(head: &[u8], epoch: u64) -> bool {
     head[..4] == MAGIC && u64_at(head, 8) == epoch
 }

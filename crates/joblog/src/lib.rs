@@ -3,13 +3,14 @@
 //! Synchronous, without threads, clocks or randomness of its own: all of that comes in from outside, so that a
 //! simulation can repeat every run. docs/log_format.md describes the bytes. In the order of the data's path:
 //! [`record`] (what is remembered) goes through [`log`] (groups, commits, index) to [`storage`] (files);
-//! [`recovery`] brings it back; [`verify`] looks without touching.
+//! [`recovery`] brings it back; [`verify`] looks without touching; [`repair`] mends.
 
 pub mod dir;
 pub mod ids;
 pub mod log;
 pub mod record;
 pub mod recovery;
+pub mod repair;
 pub mod replay;
 pub mod settings;
 pub mod storage;

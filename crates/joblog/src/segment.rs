@@ -134,6 +134,16 @@ pub(crate) fn cut_name(segment: u64, offset: u64) -> String {
     format!("cut-{segment:016}-{offset}")
 }
 
+/// The file that keeps damaged bytes of a segment, from this offset on.
+pub(crate) fn damaged_name(segment: u64, offset: u64) -> String {
+    format!("damaged-{segment:016}-{offset}")
+}
+
+/// A segment that is being mended. Means nothing to a start.
+pub(crate) fn mending_name(number: u64) -> String {
+    format!("mending-{number:016}")
+}
+
 /// What a name in the directory says its file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {

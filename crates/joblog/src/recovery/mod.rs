@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::storage::Storage;
 use crate::time::Now;
 
-pub(crate) use survey::survey;
+pub(crate) use survey::{Survey, survey, survey_as};
 pub(crate) use walk::{Ending, Visitor, walk};
 
 /// What a start found, for people.

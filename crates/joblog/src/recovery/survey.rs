@@ -44,6 +44,15 @@ pub(crate) struct Survey<F> {
 
 /// Looks at every file; changes nothing.
 pub(crate) fn survey<S: Storage>(storage: &S) -> Result<Survey<S::File>, OpenError> {
+    survey_as(storage, |_, state| Some(state))
+}
+
+/// Looks at every file as if `read` had said what it is, of its number and of what it says itself. A segment of
+/// which `read` says `None` is passed over.
+pub(crate) fn survey_as<S: Storage>(
+    storage: &S,
+    read: impl Fn(u64, State) -> Option<State>,
+) -> Result<Survey<S::File>, OpenError> {
     let mut names = storage
         .list()
         .map_err(|error| OpenError::io("the directory", error))?;
@@ -65,7 +74,11 @@ pub(crate) fn survey<S: Storage>(storage: &S) -> Result<Survey<S::File>, OpenErr
             Name::Segment(number) => {
                 survey.last_number = survey.last_number.max(number);
                 let file = open(storage, &name)?;
-                match segment::examine(&*file, number).map_err(|error| OpenError::io(&name, error))? {
+                let state = segment::examine(&*file, number).map_err(|error| OpenError::io(&name, error))?;
+                let Some(state) = read(number, state) else {
+                    continue;
+                };
+                match state {
                     State::Begun(header) => survey.begun(Found { name, file, header }),
                     // Had it held frames, the first LSN of its successor would not join: see `walk`.
                     State::NotBegun => survey.leftovers.push(Leftover { name, file }),

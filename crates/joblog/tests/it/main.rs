@@ -13,6 +13,8 @@ mod golden;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod repair;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod settings;

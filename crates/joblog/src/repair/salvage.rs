@@ -1,0 +1,154 @@
+//! Records out of damaged bytes.
+//!
+//! In: the bytes of a frame that is not valid as a whole. Out: the records whose own checksum fits, byte for byte,
+//! and what can be said of the others. A record is only taken where the lengths before it prove that one begins
+//! there: a search at every byte would take a job's data for records.
+
+use std::fmt;
+
+use crate::ids::{JobId, Token};
+use crate::record::{DecodeError, Record};
+
+/// Bytes before the fixed fields of a record: docs/log_format.md section 4.
+const HEAD: usize = 12;
+
+/// Where a record's kind stands.
+const KIND_AT: usize = 8;
+
+/// A record that cannot be saved, as far as its damaged bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostRecord {
+    /// What it was.
+    pub kind: LostKind,
+    /// Whose job; `None` where the record names none, or its bytes are too few. It may be damaged itself.
+    pub job: Option<JobId>,
+}
+
+/// What a lost record was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostKind {
+    /// A job: it is gone.
+    Submit,
+    /// A dispatch or its delivery: the job counts one delivery less.
+    Dispatch,
+    /// An outcome: the job will be processed again.
+    Outcome,
+    /// A counted try: it is forgotten.
+    Return,
+    /// Anything else.
+    Other,
+}
+
+/// What became of the records of one frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Salvaged {
+    /// The records that are whole, one after another.
+    pub(super) records: Vec<u8>,
+    /// How many these are.
+    pub(super) saved: u64,
+    pub(super) lost: Vec<LostRecord>,
+    /// Bytes in which no record can be told from another.
+    pub(super) unknown_bytes: u64,
+}
+
+impl LostKind {
+    const fn of(code: u8) -> Self {
+        match code {
+            1 => Self::Submit,
+            2 | 3 => Self::Dispatch,
+            4 => Self::Outcome,
+            5 => Self::Return,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for LostKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Submit => "submit",
+            Self::Dispatch => "dispatch",
+            Self::Outcome => "outcome",
+            Self::Return => "return",
+            Self::Other => "record",
+        })
+    }
+}
+
+/// Saves what can be saved of a frame's records. `padded`: up to 7 bytes follow the last record.
+pub(super) fn salvage(bytes: &[u8], padded: bool) -> Result<Salvaged, DecodeError> {
+    let (places, end) = lengths(bytes);
+    let rest = &bytes[end..];
+    // Nothing shorter than 8 bytes is a record: there it may be the padding itself that is damaged.
+    let whole = rest.is_empty() || (padded && rest.len() < 8);
+    let mut salvaged = Salvaged::default();
+    for (start, length) in places {
+        let record = &bytes[start..start + length];
+        match Record::decode(record) {
+            Ok(_) => {
+                salvaged.records.extend_from_slice(record);
+                salvaged.saved += 1;
+            }
+            // Its checksum fits: it is whole, and of a later format.
+            Err(error @ DecodeError::Newer { .. }) => return Err(error),
+            // Lengths that fill the frame exactly are right, and so is where the next record begins.
+            Err(_) if whole => salvaged.lost.push(lost(record)),
+            Err(_) => {
+                salvaged.lost.push(lost(record));
+                salvaged.unknown_bytes = bytes_from(bytes, start + record.len().min(HEAD));
+                return Ok(salvaged);
+            }
+        }
+    }
+    if !whole {
+        salvaged.unknown_bytes = bytes_from(bytes, end);
+    }
+    Ok(salvaged)
+}
+
+/// Where records start and how long they say they are, one behind the other; and where that ends.
+fn lengths(bytes: &[u8]) -> (Vec<(usize, usize)>, usize) {
+    let mut places = Vec::new();
+    let mut at = 0;
+    while let Some(length) = bytes[at..]
+        .first_chunk()
+        .map(|length| u32::from_le_bytes(*length))
+    {
+        let Some(length) = usize::try_from(length)
+            .ok()
+            .filter(|length| (HEAD..=bytes.len() - at).contains(length))
+        else {
+            break;
+        };
+        places.push((at, length));
+        at += length;
+    }
+    (places, at)
+}
+
+fn lost(record: &[u8]) -> LostRecord {
+    let kind = record
+        .get(KIND_AT)
+        .map_or(LostKind::Other, |kind| LostKind::of(*kind));
+    let names_job = matches!(kind, LostKind::Submit | LostKind::Outcome | LostKind::Return);
+    let id = record.get(HEAD..).and_then(<[u8]>::first_chunk);
+    LostRecord {
+        kind,
+        job: id.filter(|_| names_job).map(|id| JobId(*id)),
+    }
+}
+
+fn bytes_from(bytes: &[u8], at: usize) -> u64 {
+    u64::try_from(bytes.len() - at).unwrap_or(u64::MAX)
+}
+
+/// The lease that a record tells of, if any: it names the directory and a boot.
+pub(super) fn token(record: &Record<'_>) -> Option<Token> {
+    match record {
+        Record::Dispatch(dispatch) => Some(dispatch.token),
+        Record::Delivered(token) => Some(*token),
+        Record::Return(returned) => Some(returned.token),
+        Record::Outcome(outcome) => outcome.token,
+        _ => None,
+    }
+}

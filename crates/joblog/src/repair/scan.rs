@@ -1,0 +1,326 @@
+//! One segment, read to its end whatever is damaged in it: what stays, and what takes the place of the rest.
+
+use super::salvage::{LostRecord, Salvaged, salvage};
+use crate::frame::{self, Kind, Reader, Slot};
+use crate::record::DecodeError;
+use crate::recovery::OpenError;
+use crate::segment::{FRAMES_AT, Header};
+use crate::storage::File;
+
+/// Larger damage is kept, but not searched for records: no frame is so long.
+const SALVAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a segment is made of once it is mended, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Valid frames, byte for byte.
+    Keep { offset: u64, bytes: u64 },
+    /// A frame of saved records in place of a damaged one.
+    Saved { lsn: u64, records: Vec<u8> },
+    /// Empty frames in place of damaged ones: LSNs have no gap.
+    Blank { first_lsn: u64, count: u64 },
+    /// The end frame.
+    End { lsn: u64 },
+}
+
+/// Damaged bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wound {
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) what: String,
+    /// Frames of which nothing can be said.
+    pub(super) frames_unknown: u64,
+    pub(super) saved: u64,
+    pub(super) lost: Vec<LostRecord>,
+}
+
+/// What the reading of a segment gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scan {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) wounds: Vec<Wound>,
+    /// The LSN that the next segment must start with, if the segment is sealed.
+    pub(super) next_lsn: u64,
+    /// Mended, it has an end frame.
+    pub(super) sealed: bool,
+}
+
+/// Reads a segment. `ends_before`: the first LSN of the next segment, so that it is known where this one ended.
+pub(super) fn scan<F: File>(
+    name: &str,
+    file: &F,
+    header: &Header,
+    ends_before: Option<u64>,
+) -> Result<Scan, OpenError> {
+    let failed = |error| OpenError::io(name, error);
+    let mut scanner = Scanner {
+        name,
+        reader: Reader::new(file).map_err(failed)?,
+        epoch: header.epoch,
+        ends_before,
+        offset: FRAMES_AT,
+        scan: Scan {
+            next_lsn: header.first_lsn,
+            ..Scan::default()
+        },
+    };
+    while scanner.step()? {}
+    if !scanner.scan.sealed && !scanner.scan.wounds.is_empty() {
+        scanner.torn_tail()?;
+    }
+    Ok(scanner.scan)
+}
+
+struct Scanner<'a, F> {
+    name: &'a str,
+    reader: Reader<'a, F>,
+    epoch: u64,
+    ends_before: Option<u64>,
+    offset: u64,
+    scan: Scan,
+}
+
+impl<F: File> Scanner<'_, F> {
+    /// Reads on by one frame, or by one damage. Whether there is more.
+    fn step(&mut self) -> Result<bool, OpenError> {
+        let lsn = self.scan.next_lsn;
+        let name = self.name;
+        let failed = |error| OpenError::io(name, error);
+        let fits = self.ends_before.is_none_or(|limit| lsn < limit);
+        match self.reader.frame(self.offset, self.epoch).map_err(failed)? {
+            Slot::Frame(frame) if frame.head.lsn == lsn && fits => {
+                let (kind, bytes) = (frame.head.kind, frame.bytes);
+                let salvaged = salvage(frame.records, false).map_err(|error| newer(name, &error))?;
+                if salvaged.lost.is_empty() && salvaged.unknown_bytes == 0 {
+                    self.keep(bytes);
+                } else {
+                    let what = format!("frame {lsn} holds a malformed record");
+                    self.replace(bytes, what, lsn, salvaged);
+                }
+                self.scan.next_lsn = lsn + 1;
+                self.scan.sealed = kind == Kind::End;
+                return Ok(!self.scan.sealed);
+            }
+            Slot::Newer(version) => {
+                return Err(OpenError::Newer {
+                    file: name.to_owned(),
+                    what: format!("frame version {version} at byte {}", self.offset),
+                });
+            }
+            Slot::Frame(_) | Slot::Nothing => {}
+        }
+        self.damaged()
+    }
+
+    fn keep(&mut self, bytes: u64) {
+        let offset = self.offset;
+        self.offset += bytes;
+        match self.scan.pieces.last_mut() {
+            Some(Piece::Keep {
+                offset: at,
+                bytes: kept,
+            }) if *at + *kept == offset => *kept += bytes,
+            _ => self.scan.pieces.push(Piece::Keep { offset, bytes }),
+        }
+    }
+
+    /// One frame that is not kept as it is.
+    fn replace(&mut self, bytes: u64, what: String, lsn: u64, salvaged: Salvaged) {
+        self.scan.wounds.push(Wound {
+            offset: self.offset,
+            bytes,
+            what,
+            frames_unknown: u64::from(salvaged.unknown_bytes > 0),
+            saved: salvaged.saved,
+            lost: salvaged.lost,
+        });
+        self.offset += bytes;
+        self.scan.pieces.push(piece(lsn, salvaged.records));
+    }
+
+    /// What stands here is no frame: it ends the log, or it is damage.
+    fn damaged(&mut self) -> Result<bool, OpenError> {
+        let (lsn, offset, epoch, name) = (self.scan.next_lsn, self.offset, self.epoch, self.name);
+        let failed = |error| OpenError::io(name, error);
+        if let Some(limit) = self.ends_before {
+            let next = self
+                .reader
+                .find_frame(offset, epoch, |head| head.lsn > lsn && head.lsn < limit)
+                .map_err(failed)?;
+            match next {
+                Some((at, head)) => self.wound(at, head.lsn)?,
+                None => self.wound_to_the_end(limit)?,
+            }
+            return Ok(next.is_some());
+        }
+        // The rule of docs/log_format.md section 6, as recovery has it.
+        let witness = self
+            .reader
+            .find_frame(offset, epoch, |head| head.lsn > lsn && head.durable_lsn >= lsn)
+            .map_err(failed)?;
+        if witness.is_none() {
+            return Ok(false);
+        }
+        let next = self
+            .reader
+            .find_frame(offset, epoch, |head| head.lsn > lsn)
+            .map_err(failed)?;
+        let Some((at, head)) = next else { return Ok(false) };
+        self.wound(at, head.lsn)?;
+        Ok(true)
+    }
+
+    /// The frames from here to `end`, where LSN `next_lsn` stands, are damaged.
+    fn wound(&mut self, end: u64, next_lsn: u64) -> Result<(), OpenError> {
+        let (offset, first) = (self.offset, self.scan.next_lsn);
+        let mut wound = Wound {
+            offset,
+            bytes: end - offset,
+            what: frames_damaged(first, next_lsn),
+            frames_unknown: 0,
+            saved: 0,
+            lost: Vec::new(),
+        };
+        while self.scan.next_lsn < next_lsn {
+            let lsn = self.scan.next_lsn;
+            let Some(bytes) = self.damaged_frame(lsn, end, next_lsn - lsn == 1)? else {
+                let count = next_lsn - lsn;
+                wound.frames_unknown += count;
+                self.scan.pieces.push(Piece::Blank {
+                    first_lsn: lsn,
+                    count,
+                });
+                break;
+            };
+            let salvaged = self.salvage(bytes)?;
+            wound.frames_unknown += u64::from(salvaged.unknown_bytes > 0);
+            wound.saved += salvaged.saved;
+            wound.lost.extend(salvaged.lost);
+            self.scan.pieces.push(piece(lsn, salvaged.records));
+            self.offset += bytes;
+            self.scan.next_lsn += 1;
+        }
+        self.scan.wounds.push(wound);
+        (self.offset, self.scan.next_lsn) = (end, next_lsn);
+        Ok(())
+    }
+
+    /// No frame of this segment is valid from here on, and the next segment starts with LSN `limit`.
+    fn wound_to_the_end(&mut self, limit: u64) -> Result<(), OpenError> {
+        let name = self.name;
+        let end = self
+            .reader
+            .reach(self.offset, self.epoch)
+            .map_err(|error| OpenError::io(name, error))?;
+        if self.scan.next_lsn < limit {
+            self.wound(end, limit)?;
+        } else {
+            self.scan.wounds.push(Wound {
+                offset: self.offset,
+                bytes: end - self.offset,
+                what: "the segment has no end frame".to_owned(),
+                frames_unknown: 0,
+                saved: 0,
+                lost: Vec::new(),
+            });
+        }
+        self.end(limit - 1);
+        Ok(())
+    }
+
+    /// A torn tail goes with what is mended before it; its bytes are kept as a start would keep them.
+    fn torn_tail(&mut self) -> Result<(), OpenError> {
+        let (name, offset) = (self.name, self.offset);
+        let end = self
+            .reader
+            .reach(offset, self.epoch)
+            .map_err(|error| OpenError::io(name, error))?;
+        if end > offset {
+            self.scan.wounds.push(Wound {
+                offset,
+                bytes: end - offset,
+                what: "a torn tail, of which nothing was acknowledged".to_owned(),
+                frames_unknown: 0,
+                saved: 0,
+                lost: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The last LSN of a sealed segment is its end frame's, and that has no records to lose.
+    fn end(&mut self, lsn: u64) {
+        let was_blank = match self.scan.pieces.last_mut() {
+            Some(Piece::Blank { count, .. }) => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        };
+        if !was_blank {
+            return;
+        }
+        if let Some(wound) = self.scan.wounds.last_mut() {
+            wound.frames_unknown = wound.frames_unknown.saturating_sub(1);
+        }
+        self.scan.pieces.push(Piece::End { lsn });
+        self.scan.sealed = true;
+    }
+
+    /// How long the damaged frame here is: to the end if it is the only one, else as its head says; at most what
+    /// is there.
+    fn damaged_frame(&mut self, lsn: u64, end: u64, only: bool) -> Result<Option<u64>, OpenError> {
+        let (name, offset) = (self.name, self.offset);
+        let left = end - offset;
+        if only {
+            return Ok(Some(left).filter(|left| (40..=SALVAGE_BYTES_MAX).contains(left)));
+        }
+        let epoch = self.epoch;
+        let head = self
+            .reader
+            .bytes(offset, left.min(40))
+            .map_err(|error| OpenError::io(name, error))?;
+        let bytes = head.and_then(|head| frame::claimed(head, epoch, lsn));
+        Ok(bytes
+            .filter(|bytes| *bytes <= SALVAGE_BYTES_MAX)
+            .map(|bytes| bytes.min(left)))
+    }
+
+    fn salvage(&mut self, bytes: u64) -> Result<Salvaged, OpenError> {
+        let name = self.name;
+        let frame = self
+            .reader
+            .bytes(self.offset, bytes)
+            .map_err(|error| OpenError::io(name, error))?;
+        let records = frame
+            .and_then(|frame| frame.get(frame::HEAD..))
+            .unwrap_or_default();
+        salvage(records, true).map_err(|error| newer(name, &error))
+    }
+}
+
+fn piece(lsn: u64, records: Vec<u8>) -> Piece {
+    if records.is_empty() {
+        Piece::Blank {
+            first_lsn: lsn,
+            count: 1,
+        }
+    } else {
+        Piece::Saved { lsn, records }
+    }
+}
+
+fn frames_damaged(first: u64, next: u64) -> String {
+    match next - first {
+        1 => format!("frame {first} is not valid"),
+        count => format!("{count} frames, {first} to {}, are not valid", next - 1),
+    }
+}
+
+fn newer(name: &str, error: &DecodeError) -> OpenError {
+    OpenError::Newer {
+        file: name.to_owned(),
+        what: error.to_string(),
+    }
+}
