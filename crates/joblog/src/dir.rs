@@ -21,8 +21,10 @@ struct Dir {
     path: PathBuf,
     /// Open for its syncs.
     dir: fs::File,
-    /// Locked as long as it is open; `None` where there was nothing to lock.
+    /// Locked as long as it is open; `None` where there was nothing to lock, or it is not wanted.
     _lock: Option<fs::File>,
+    /// Whether files may be made, changed and removed.
+    writable: bool,
 }
 
 /// A file of a [`DirStorage`].
@@ -111,7 +113,26 @@ impl DirStorage {
             Err(TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
         }
         write_pid(&mut lock).map_err(|error| failed(&lock_path, error))?;
-        Self::with_lock(path, Some(lock))
+        Self::with_lock(path, Some(lock), true)
+    }
+
+    /// Looks at a directory beside whoever uses it: takes no lock, and opens files for reading only. What is
+    /// being written meanwhile may be seen half.
+    ///
+    /// # Errors
+    /// [`DirError`]; also if there is no such directory.
+    pub fn look(path: &Path) -> Result<Self, DirError> {
+        Self::with_lock(path, None, false)
+    }
+
+    /// The process that uses the directory, as far as its lock says; `None` if nobody does.
+    #[must_use]
+    pub fn user(&self) -> Option<u32> {
+        let mut lock = fs::File::open(self.join(LOCK)).ok()?;
+        match lock.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => pid(&mut lock).or(Some(0)),
+            _ => None,
+        }
     }
 
     /// Takes a directory to look at: nothing in it is made or changed. No process may use it meanwhile.
@@ -144,10 +165,10 @@ impl DirStorage {
                 });
             }
         };
-        Self::with_lock(path, lock)
+        Self::with_lock(path, lock, false)
     }
 
-    fn with_lock(path: &Path, lock: Option<fs::File>) -> Result<Self, DirError> {
+    fn with_lock(path: &Path, lock: Option<fs::File>, writable: bool) -> Result<Self, DirError> {
         let dir = fs::File::open(path).map_err(|source| DirError::Io {
             path: path.to_owned(),
             source,
@@ -156,6 +177,7 @@ impl DirStorage {
             path: path.to_owned(),
             dir,
             _lock: lock,
+            writable,
         })))
     }
 
@@ -192,7 +214,11 @@ impl Storage for DirStorage {
 
     fn open(&self, name: &str) -> io::Result<DirFile> {
         let path = self.join(name);
-        OpenOptions::new().read(true).write(true).open(path).map(DirFile)
+        OpenOptions::new()
+            .read(true)
+            .write(self.0.writable)
+            .open(path)
+            .map(DirFile)
     }
 
     fn create(&self, name: &str) -> io::Result<DirFile> {

@@ -239,15 +239,20 @@ impl<'f, F: File> Reader<'f, F> {
 
     /// Whether any valid frame of any epoch stands in the file.
     pub(crate) fn holds_a_frame(&mut self) -> io::Result<bool> {
-        let mut from = 0;
+        Ok(self.first_of_any_epoch(0)?.is_some())
+    }
+
+    /// The first valid frame at or after `offset`, whatever its epoch: where it stands, and its epoch.
+    pub(crate) fn first_of_any_epoch(&mut self, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        let mut from = offset;
         while let Some(at) = self.find_head(from, None)? {
             let epoch = self.bytes(at, 40)?.map_or(0, |head| u64_at(head, 8));
             if !matches!(self.frame(at, epoch)?, Slot::Nothing) {
-                return Ok(true);
+                return Ok(Some((at, epoch)));
             }
             from = at + 8;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// How far the bytes reach, from `offset` on, that show this epoch: the end of the last frame that

@@ -7,6 +7,7 @@
 
 pub mod dir;
 pub mod ids;
+pub mod inspect;
 pub mod log;
 pub mod record;
 pub mod recovery;

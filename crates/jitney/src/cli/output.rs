@@ -3,7 +3,7 @@
 //! Whoever reads the data may stop reading (`| head`): what cannot be written any more is dropped, and the
 //! command ends as it would have.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde_json::json;
 
@@ -46,6 +46,17 @@ impl Output {
     /// Something to know that is no data.
     pub(crate) fn note(self, text: &str) {
         drop(writeln!(io::stderr().lock(), "{text}"));
+    }
+
+    /// Asks a person; only `yes` is one. `None` where there is none to ask.
+    pub(crate) fn confirm(self, question: &str) -> Option<bool> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return None;
+        }
+        drop(write!(io::stderr().lock(), "{question} Type yes to do it: "));
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).ok()?;
+        Some(answer.trim() == "yes")
     }
 
     /// A table: columns as wide as their widest cell, numbers to the right.

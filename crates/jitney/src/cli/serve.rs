@@ -148,7 +148,7 @@ fn open_failure(message: String, error: &OpenError) -> Failure {
         OpenError::Directory(_) => "look at the directory and whose it is, or take another --data",
         OpenError::Log(recovery::OpenError::Newer { .. }) => "use the jitney that wrote it, or a newer one",
         OpenError::Log(recovery::OpenError::Damaged(_)) => {
-            "nothing was changed; keep a copy of the directory before you try anything"
+            "nothing was changed; `jitney log repair` shows what is lost and what can be done, and asks first"
         }
         OpenError::Log(_) | OpenError::Thread(_) => "nothing was changed; trying again is safe",
     };

@@ -10,6 +10,7 @@ mod docs;
 mod embed;
 mod exec;
 mod http;
+mod log_tools;
 mod metrics;
 mod process;
 mod quickstart;

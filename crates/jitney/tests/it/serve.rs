@@ -8,25 +8,25 @@ use rustix::process::Signal;
 
 use crate::process::{ServerProcess, url_in};
 
-fn jitney(directory: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn jitney(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jitney"));
     command.args(arguments).env_clear().current_dir(directory);
     command
 }
 
-fn run(directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(directory: &Path, arguments: &[&str]) -> Output {
     jitney(directory, arguments).output().unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-const FREE_PORT: &[&str] = &["serve", "--listen", "127.0.0.1:0"];
+pub(crate) const FREE_PORT: &[&str] = &["serve", "--listen", "127.0.0.1:0"];
 
 #[test]
 fn a_server_says_where_it_is_serves_and_stops_cleanly() {
@@ -267,7 +267,7 @@ fn a_log_of_a_newer_format_is_not_opened() {
 }
 
 /// Flips one bit of the first place where a file of the directory has these bytes; gives back the file.
-fn damage(directory: &Path, needle: &[u8]) -> String {
+pub(crate) fn damage(directory: &Path, needle: &[u8]) -> String {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

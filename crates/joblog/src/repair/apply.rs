@@ -79,7 +79,6 @@ fn prepare<S: Storage>(storage: &S, step: &Step) -> Result<(), (String, io::Erro
             ..
         } => write_segment(storage, *number, &header.encode(), header, pieces, None),
     }
-    .map_err(|(file, error)| (file, error))
 }
 
 fn keep<S: Storage>(storage: &S, source: &S::File, offset: u64, bytes: u64, keeper: &str) -> io::Result<()> {

@@ -148,21 +148,13 @@ fn judge(
 /// Reads the frames of a segment whose epoch is not known: that of the first frame in it.
 fn frames<F: File>(file: &F) -> std::io::Result<Option<Frames>> {
     let mut reader = Reader::new(file)?;
-    let mut from = FRAMES_AT;
-    let found = loop {
-        let Some(at) = reader.find_head(from, None)? else {
-            return Ok(None);
-        };
-        let epoch = reader
-            .bytes(at + 8, 8)?
-            .and_then(|bytes| bytes.first_chunk().copied());
-        let epoch = epoch.map_or(0, u64::from_le_bytes);
-        if let Slot::Frame(frame) = reader.frame(at, epoch)? {
-            break (at, frame.head);
-        }
-        from = at + 8;
+    let Some((at, epoch)) = reader.first_of_any_epoch(FRAMES_AT)? else {
+        return Ok(None);
     };
-    let (at, head) = found;
+    let Slot::Frame(first) = reader.frame(at, epoch)? else {
+        return Ok(None);
+    };
+    let head = first.head;
     let mut frames = Frames {
         epoch: head.epoch,
         first_lsn: head.lsn,

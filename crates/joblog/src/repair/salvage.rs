@@ -35,6 +35,8 @@ pub enum LostKind {
     Outcome,
     /// A counted try: it is forgotten.
     Return,
+    /// A setting: an older one of its name counts again.
+    Setting,
     /// Anything else.
     Other,
 }
@@ -58,6 +60,7 @@ impl LostKind {
             2 | 3 => Self::Dispatch,
             4 => Self::Outcome,
             5 => Self::Return,
+            6 => Self::Setting,
             _ => Self::Other,
         }
     }
@@ -70,6 +73,7 @@ impl fmt::Display for LostKind {
             Self::Dispatch => "dispatch",
             Self::Outcome => "outcome",
             Self::Return => "return",
+            Self::Setting => "setting",
             Self::Other => "record",
         })
     }

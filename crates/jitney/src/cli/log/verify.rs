@@ -1,59 +1,42 @@
-//! `jitney log`: whether what is on disk is what was written.
+//! `jitney log verify`: whether what is on disk is what was written.
 
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand};
-use joblog::dir::{DirError, DirStorage};
+use clap::Args;
+use joblog::dir::DirStorage;
 use joblog::verify::{Verdict, verify};
 use serde_json::json;
 
-use super::exit::Exit;
-use super::failure::Failure;
-use super::output::Output;
+use super::Directory;
+use crate::cli::exit::Exit;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
 use crate::units::{format_count, format_size};
 
-/// The log.
-#[derive(Subcommand, Debug)]
-pub(super) enum LogCommand {
-    /// Read the whole log, change nothing, and name every damage.
-    Verify(VerifyArgs),
-}
-
-/// Read the whole log.
+/// Read the whole log, change nothing, and name every damage
 #[derive(Args, Debug)]
-pub(super) struct VerifyArgs {
-    /// Directory of the log. No server may use it meanwhile.
-    #[arg(
-        long,
-        env = "JITNEY_DATA",
-        hide_env_values = true,
-        default_value = "./jitney-data",
-        value_name = "DIRECTORY"
-    )]
-    data: PathBuf,
+pub(in crate::cli) struct VerifyArgs {
+    #[command(flatten)]
+    directory: Directory,
 }
 
-pub(super) fn run(command: LogCommand, output: Output) -> Result<Exit, Failure> {
-    let LogCommand::Verify(args) = command;
-    let storage = DirStorage::inspect(&args.data)?;
+pub(super) fn run(args: &VerifyArgs, output: Output) -> Result<Exit, Failure> {
+    let storage = DirStorage::inspect(&args.directory.data)?;
     let verdict = verify(&storage).map_err(|error| Failure::new(Exit::Io, error.to_string()))?;
     if verdict.segments == 0 && verdict.damages.is_empty() {
-        // Every server has begun a segment before it is ready: a directory without one is the wrong one, or lost.
-        let message = format!("there is no log in `{}`", args.data.display());
-        return Err(Failure::new(Exit::Io, message).hint("--data or JITNEY_DATA says where it is"));
+        return Err(args.directory.without_log());
     }
     if output.json {
         output.line(&in_json(&verdict));
     } else {
-        describe(&args, &verdict, output);
+        describe(args, &verdict, output);
     }
     if verdict.damages.is_empty() {
         return Ok(Exit::Done);
     }
     let places = verdict.damages.len();
     Err(
-        Failure::new(Exit::Io, format!("the log is damaged in {places} places"))
-            .hint("keep a copy of the directory before you try anything; nothing was changed by looking"),
+        Failure::new(Exit::Io, format!("the log is damaged in {places} places")).hint(
+            "nothing was changed by looking; `jitney log repair` shows what can be done, and asks first",
+        ),
     )
 }
 
@@ -66,7 +49,7 @@ fn describe(args: &VerifyArgs, verdict: &Verdict, output: Output) {
         (true, false) => "good, not cleanly stopped",
         (false, _) => "damaged",
     };
-    output.line(&format!("{}: {state}", args.data.display()));
+    output.line(&format!("{}: {state}", args.directory.data.display()));
     output.line(&format!(
         "{} jobs and {} outcomes, {} records in {} frames in {} segments",
         format_count(verdict.jobs),
@@ -103,16 +86,4 @@ fn in_json(verdict: &Verdict) -> String {
         "outcomes": verdict.outcomes,
     });
     verdict.to_string()
-}
-
-impl From<DirError> for Failure {
-    fn from(error: DirError) -> Self {
-        let message = error.to_string();
-        match error {
-            DirError::Locked { .. } => {
-                Self::new(Exit::Io, message).hint("stop the server that uses it first")
-            }
-            DirError::Io { .. } => Self::new(Exit::Io, message),
-        }
-    }
 }
