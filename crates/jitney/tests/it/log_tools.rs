@@ -6,7 +6,6 @@ use std::path::Path;
 use jitney::client::{Client, LeaseRequest, Outcome, Settle, SettleBody, parse_id};
 use rustix::process::Signal;
 use serde_json::Value;
-use serde_json::value::to_raw_value;
 
 use crate::process::{ServerProcess, url_in};
 use crate::serve::{FREE_PORT, code, damage, jitney, run, text};
@@ -48,8 +47,7 @@ impl Stand {
             ..LeaseRequest::new("w-1")
         };
         let leased = client.lease("orders", &request).await.unwrap();
-        let result = to_raw_value(SECRET).unwrap();
-        let outcome = Outcome::ok(parse_id(&first).unwrap(), &result, &[]).unwrap();
+        let outcome = Outcome::json(parse_id(&first).unwrap(), &SECRET, Vec::new()).unwrap();
         let settle = Settle {
             lease: leased.batches[0].lease.clone(),
             body: SettleBody::Outcomes {
