@@ -73,6 +73,14 @@ const BANS: &[Ban] = &[
                 "crates/jitney/src/cli/ready_file.rs",
                 "`--ready-file` tells whoever started the server where it is",
             ),
+            Exception::new(
+                "crates/jitney/src/bench/scratch.rs",
+                "the directory of a bench is made and removed by it",
+            ),
+            Exception::new(
+                "crates/jitney/src/bench/machine.rs",
+                "/proc is where the system says what a process used",
+            ),
         ],
         advice: "go through joblog's `Storage`; a loader of configuration gets an exception with its reason",
     },

@@ -34,9 +34,9 @@ const LAYERS: &[Row] = &[
     ("exec", "worker client entropy"),
     (
         "cli",
-        "server client worker exec config bus driver::Ended metrics telemetry policy entropy",
+        "server client worker exec config bench bus driver::Ended metrics telemetry policy entropy",
     ),
-    ("bench", "dispatcher bus policy"),
+    ("bench", "dispatcher bus policy entropy"),
     ("config", "server::options policy"),
     ("metrics", "bus::Usage dispatcher::event"),
     ("telemetry", ""),
@@ -52,14 +52,14 @@ const LEAVES: &[&str] = &["job", "clock", "limits", "units", "near", "written", 
 const LIBRARIES: &[(&str, &str, &str)] = &[
     (
         "joblog",
-        "server driver bus job clock cli",
+        "server driver bus job clock cli bench",
         "the edge and the dispatcher see jobs, not records",
     ),
     ("anyhow", "cli main", "a library names its errors"),
     ("clap", "cli main", "only the command line parses arguments"),
     ("clap_complete", "cli", "only the command line parses arguments"),
     ("clap_mangen", "cli", "only the command line parses arguments"),
-    ("axum", "http server", "HTTP ends at the front door"),
+    ("axum", "http server bench", "HTTP ends at the front door"),
     ("hyper", "http server", "HTTP ends at the front door"),
     (
         "reqwest",
@@ -74,7 +74,7 @@ const LIBRARIES: &[(&str, &str, &str)] = &[
     ("getrandom", "entropy", "randomness comes in through one file"),
     (
         "tokio",
-        "http server client worker embed exec cli telemetry main",
+        "http server client worker embed exec cli bench telemetry main",
         "what decides is synchronous, so that the simulator can run it",
     ),
     (

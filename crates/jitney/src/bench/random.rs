@@ -18,4 +18,11 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0
     }
+
+    /// A letter or digit.
+    pub(super) fn byte(&mut self) -> u8 {
+        const BYTES: &[u8; 64] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+        let at = self.next() >> 58;
+        BYTES[usize::try_from(at).unwrap_or(0)]
+    }
 }

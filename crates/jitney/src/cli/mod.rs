@@ -3,6 +3,7 @@
 //! In: arguments and the environment. Out: data on standard output, everything else on standard error, and
 //! an exit code that says how it went (docs/cli.md).
 
+mod bench;
 mod completions;
 mod config;
 mod exit;
@@ -70,6 +71,9 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Quickstart(quickstart::QuickstartArgs),
+    Bench(bench::BenchArgs),
+    #[command(hide = true)]
+    BenchYardstick(bench::YardstickArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -103,6 +107,8 @@ fn run(command: Command, output: Output) -> Result<Exit, Failure> {
         Command::Lane(command) => client(lane::run(command, output)),
         Command::Log(command) => log::run(command, output),
         Command::Quickstart(args) => quickstart::run(args, output),
+        Command::Bench(args) => bench::run(args, output),
+        Command::BenchYardstick(args) => bench::yardstick(args, output),
         Command::Config(command) => config::run(command, output),
         Command::Completions(args) => completions::run(&args, &mut Cli::command(), output),
         Command::Man(args) => man::run(args, Cli::command(), output),

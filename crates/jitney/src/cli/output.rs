@@ -43,6 +43,24 @@ impl Output {
         io::stdout().is_terminal()
     }
 
+    /// Whether somebody reads standard error as it comes.
+    pub(crate) fn is_watched(self) -> bool {
+        io::stderr().is_terminal()
+    }
+
+    /// How far it is: a line on standard error that the next one overwrites.
+    pub(crate) fn progress(self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        drop(write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush()));
+    }
+
+    /// Takes the line of [`Output::progress`] away, if somebody saw one.
+    pub(crate) fn no_progress(self) {
+        if self.is_watched() {
+            self.progress("");
+        }
+    }
+
     /// Something to know that is no data.
     pub(crate) fn note(self, text: &str) {
         drop(writeln!(io::stderr().lock(), "{text}"));

@@ -56,6 +56,7 @@ fn the_command_line_page_has_the_help() {
         &["log", "repair"],
         &["config", "check"],
         &["quickstart"],
+        &["bench"],
         &["completions"],
         &["man"],
     ];

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod batches_sender;
+mod bench;
 mod canned;
 mod cli;
 mod control;

@@ -79,6 +79,12 @@ impl<S: Storage> Commit<S> {
         write_or_cut(&*self.file, &self.frame, self.offset)
     }
 
+    /// How long the frame is.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.frame.len()
+    }
+
     /// Whether anything in the group waits for a sync.
     #[must_use]
     pub const fn needs_sync(&self) -> bool {
