@@ -69,9 +69,9 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shared {
-    transport: Box<dyn Transport>,
+    transport: Arc<dyn Transport>,
     retries: Retries,
     own_keys: bool,
 }
@@ -135,7 +135,7 @@ impl Builder {
     /// # Errors
     /// [`Error::Invalid`] if the URL is not one of `http://`.
     pub fn build(self) -> Result<Client, Error> {
-        let transport = Box::new(Http::new(&self.http)?);
+        let transport = Arc::new(Http::new(&self.http)?);
         Ok(Client {
             shared: Arc::new(Shared {
                 transport,
@@ -176,9 +176,20 @@ impl Client {
     pub(crate) fn over(transport: impl Transport + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
-                transport: Box::new(transport),
+                transport: Arc::new(transport),
                 retries: Retries::default(),
                 own_keys: false,
+            }),
+        }
+    }
+
+    /// The same client, but for how often and how long it retries.
+    #[must_use]
+    pub fn with_retries(&self, retries: Retries) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                retries,
+                ..Shared::clone(&self.shared)
             }),
         }
     }

@@ -57,6 +57,16 @@ impl<T> Job<T> {
             .push(child);
     }
 
+    /// This job's outcome in a batch: done, with this result.
+    pub fn ok<R>(&self, result: R) -> (JobId, Result<R, HandlerError>) {
+        (self.id, Ok(result))
+    }
+
+    /// This job's outcome in a batch: not done, for this reason.
+    pub fn error<R>(&self, error: HandlerError) -> (JobId, Result<R, HandlerError>) {
+        (self.id, Err(error))
+    }
+
     /// Whether another worker has this job by now, or its caller gave it up: finishing it is of no use.
     #[must_use]
     pub fn is_lost(&self) -> bool {
@@ -144,7 +154,8 @@ impl<E: std::error::Error> From<E> for HandlerError {
     }
 }
 
-/// What a batch handler says: one outcome per job. A job that it leaves out counts as a failed try.
+/// What a batch handler says: one outcome per job, in any order, each naming its job ([`Job::ok`],
+/// [`Job::error`]). A job that it leaves out counts as a failed try; of two for one job the first counts.
 pub type Outcomes<R> = Vec<(JobId, Result<R, HandlerError>)>;
 
 /// A job on its way into a handler.

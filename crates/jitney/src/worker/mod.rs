@@ -25,9 +25,9 @@
 //!     Ok(Executed { price: job.data.price, status: "approved" })
 //! }
 //!
-//! // Many at once: an outcome for each, by id.
+//! // Many at once: an outcome for each, which names its job.
 //! async fn cancel(jobs: Vec<Job<String>>) -> Result<Outcomes<()>, HandlerError> {
-//!     Ok(jobs.into_iter().map(|job| (job.id, Ok(()))).collect())
+//!     Ok(jobs.iter().map(|job| job.ok(())).collect())
 //! }
 //!
 //! # async fn run() -> Result<(), jitney::client::Error> {
@@ -58,12 +58,14 @@ mod handler;
 pub(crate) mod lease;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod service;
 pub(crate) mod settle;
 mod slot;
 #[cfg(test)]
 mod tests;
 
 pub use handler::{HandlerError, Job, Outcomes};
+pub use service::{Failure, HandlerService, service};
 
 use std::future::Future;
 use std::sync::Arc;
@@ -71,11 +73,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tower_service::Service;
 
 use crate::client::{Client, Error};
 use crate::entropy::random_u64;
 use crate::job::{Payload, Priority};
 use engine::EngineOptions;
+use service::BoxError;
 use slot::{HandlerSlot, Handlers};
 
 /// How long a stopping worker lets its handlers finish, if nothing else is said: as long as a stopping
@@ -184,6 +188,32 @@ impl Worker {
         self.handlers
             .insert(group.to_owned(), handler::per_batch(handler));
         self
+    }
+
+    /// As [`Worker::on_group`], through a tower service: a handler with layers around it, made of [`service`]
+    /// and `tower::ServiceBuilder`. A [`Failure`] that comes out of it is the handler's own error; any other error
+    /// is a layer's, and the job is tried again.
+    pub fn on_service<T, R, S>(self, group: &str, service: S) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
+        S: Service<Job<T>, Response = R> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+    {
+        self.on_group(group, service::called(service))
+    }
+
+    /// As [`Worker::on_batch`], through a tower service over all jobs of the group in a batch.
+    pub fn on_batch_service<T, R, S>(self, group: &str, service: S) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
+        S: Service<Vec<Job<T>>, Response = Outcomes<R>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+    {
+        self.on_batch(group, service::called(service))
     }
 
     /// Runs jobs until `stop` is ready; then finishes the job at hand and gives the rest back.

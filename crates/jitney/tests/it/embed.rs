@@ -1,16 +1,19 @@
 //! A jitney inside the program: the promises of the server without HTTP.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jitney::Jitney;
-use jitney::client::{Client, Error, Submit};
+use jitney::client::{Client, Error, Retries, Submit};
 use jitney::embed::Builder;
 use jitney::job::{Payload, Processor, State, Status};
 use jitney::policy::{PolicyBook, PolicyPatch, ProcessorPolicy};
-use jitney::worker::{HandlerError, Job, Outcomes, Worker};
+use jitney::worker::{HandlerError, Job, Outcomes, Worker, service};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tower::ServiceBuilder;
 
 /// Less than a lease lasts.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -125,7 +128,7 @@ async fn a_close_lets_the_job_at_hand_finish_and_its_caller_hear_of_it() {
     let client = jitney.client();
     let caller = tokio::spawn(async move { client.submit_and_wait(order(7), PATIENCE).await });
     begun.notified().await;
-    let client = jitney.client();
+    let client = jitney.client().with_retries(Retries::none());
     let next = client.submit(order(8)).await.unwrap().job.id;
     let closing = tokio::spawn(jitney.close());
     // The close has begun when submits are refused.
@@ -250,6 +253,76 @@ async fn a_jitney_that_listens_is_the_same_one_over_http() {
     assert!(inside.info().await.unwrap().json().contains(r#""bus":"memory""#));
     drop(stop);
     worker.await.unwrap().unwrap();
+    jitney.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn layers_stand_around_handlers_and_let_their_errors_through() {
+    let jitney = Jitney::in_memory().open().await.unwrap();
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let handler = service(move |job: Job<i64>| {
+        let (inside, most) = (Arc::clone(&inside), Arc::clone(&most));
+        async move {
+            most.fetch_max(1 + inside.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            // Others come in now, if they can.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            inside.fetch_sub(1, Ordering::SeqCst);
+            match job.data {
+                0 => Err(HandlerError::last("zero", "nothing to do")),
+                99 if job.attempt == 1 => std::future::pending().await,
+                number => Ok(2 * number),
+            }
+        }
+    });
+    let layered = ServiceBuilder::new()
+        .timeout(Duration::from_millis(200))
+        .concurrency_limit(2)
+        .service(handler);
+    let batches = ServiceBuilder::new()
+        .timeout(PATIENCE)
+        .map_request(|jobs: Vec<Job<i64>>| jobs)
+        .service(service(async |jobs: Vec<Job<i64>>| {
+            Ok(jobs
+                .iter()
+                .map(|job| job.ok(-job.data))
+                .collect::<Outcomes<i64>>())
+        }));
+    let worker = jitney.worker("orders").slots(8);
+    jitney.spawn(
+        worker
+            .on_service("default", layered)
+            .on_batch_service("negate", batches),
+    );
+    let client = jitney.client();
+    let mut callers = JoinSet::new();
+    for number in (0..20).chain([99]) {
+        let client = client.clone();
+        callers.spawn(async move {
+            (
+                number,
+                client.submit_and_wait(order(number), PATIENCE).await.unwrap(),
+            )
+        });
+    }
+    while let Some(called) = callers.join_next().await {
+        let (number, job) = called.unwrap();
+        if number == 0 {
+            let error = job.error.as_ref().unwrap();
+            assert_eq!((error.code.as_str(), job.attempts), ("zero", 1));
+        } else {
+            assert_eq!(job.result_as::<i64>().unwrap(), 2 * number);
+            assert_eq!(job.attempts, if number == 99 { 2 } else { 1 });
+        }
+    }
+    assert_eq!(seen.load(Ordering::SeqCst), 2, "as many as the limit lets in");
+    let negated = client
+        .submit_and_wait(order(5).group("negate"), PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(negated.result_as::<i64>().unwrap(), -5);
     jitney.close().await.unwrap();
 }
 
