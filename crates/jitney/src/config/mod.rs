@@ -86,7 +86,11 @@ impl Sources {
         if let Some(path) = &self.file {
             return Some(path.clone());
         }
-        let named = self.environment.iter().find(|(name, _)| name == PATH_VARIABLE);
+        // An empty variable is how compose files and shells say that there is none.
+        let named = self
+            .environment
+            .iter()
+            .find(|(name, path)| name == PATH_VARIABLE && !path.is_empty());
         match named {
             Some((_, path)) => Some(PathBuf::from(path)),
             None => Path::new(DEFAULT_PATH)

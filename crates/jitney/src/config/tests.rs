@@ -145,6 +145,15 @@ fn every_field_of_the_server_can_be_set() {
 }
 
 #[test]
+fn an_empty_name_of_a_file_is_none() {
+    let sources = Sources {
+        environment: variables(&[(PATH_VARIABLE, "")]),
+        ..Sources::default()
+    };
+    assert_eq!(load(&sources).unwrap().file, None);
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("jitney.toml");

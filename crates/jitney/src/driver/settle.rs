@@ -63,6 +63,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let request = RequestId(u64::MAX - self.settling.last);
         let event = match &mut body {
             SettleBody::Outcomes { outcomes, last } => {
+                self.inherit_traces(outcomes);
                 // A job whose children find no room stays leased, to be settled again: so does its lease.
                 let stays = self.refuse_excess_children(outcomes);
                 let outcomes = outcomes
@@ -99,6 +100,28 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             },
         );
         self.step(Event::Settle(event));
+    }
+
+    /// A child belongs to the trace of its parent, unless it brought one.
+    fn inherit_traces(&self, outcomes: &mut [JobOutcome]) {
+        for outcome in outcomes {
+            let Ok(Said::Ok { children, .. }) = &mut outcome.said else {
+                continue;
+            };
+            if children.iter().all(|child| child.traceparent.is_some()) {
+                continue;
+            }
+            // A parent that cannot be read has no trace to pass on; its settle says what is wrong with it.
+            let Ok(Some(parent)) = self.bus.read(outcome.id) else {
+                continue;
+            };
+            let Some(trace) = view::traceparent(&parent) else {
+                continue;
+            };
+            for child in children {
+                child.traceparent.get_or_insert_with(|| trace.clone());
+            }
+        }
     }
 
     /// Children may take the queue a little over its limit; beyond that their outcome is refused. Says whether

@@ -115,6 +115,12 @@ pub(super) fn batch_job(job: &StoredJob, granted: GrantedJob) -> Result<BatchJob
     })
 }
 
+/// The trace that a stored job belongs to.
+pub(super) fn traceparent(job: &StoredJob) -> Option<String> {
+    let submit = Submit::decode(&job.submit).ok()?;
+    submit.traceparent.map(str::to_owned)
+}
+
 /// Whether the stored outcome was given under this very lease.
 pub(super) fn settled_under(job: &StoredJob, token: crate::job::Token) -> Result<bool, Refusal> {
     let Some(bytes) = &job.outcome else {

@@ -13,7 +13,7 @@ use super::body::{self, Bound};
 use super::error::{Problem, Result, retry_after, with_header};
 use super::json::Json;
 use super::parse::object::{self, At, Object};
-use super::parse::outcome::Reader;
+use super::parse::outcome::{Read, Reader};
 use super::parse::query::Query;
 use super::parse::{self, job};
 use super::settle::whole_problem;
@@ -53,8 +53,8 @@ struct Poll {
 
 /// The lease of a settle within a poll.
 enum SettledLease {
-    /// The driver answers it.
-    Known(Token),
+    /// The driver answers it, but for these outcomes, whose id is none.
+    Known(Token, Vec<(usize, String)>),
     /// What was written is no token; the edge answers it.
     Unknown(String),
 }
@@ -162,8 +162,8 @@ fn settles(app: &App, object: &Object<'_, '_>, bytes: &Bytes) -> Result<(Vec<Set
     let mut settles = Vec::with_capacity(list.len());
     for (index, raw) in list.into_iter().enumerate() {
         match settle(app, raw, At::Item(&at, index), bytes)? {
-            Ok(settle) => {
-                leases.push(SettledLease::Known(settle.token));
+            Ok((settle, strangers)) => {
+                leases.push(SettledLease::Known(settle.token, strangers));
                 settles.push(settle);
             }
             Err(text) => leases.push(SettledLease::Unknown(text)),
@@ -178,16 +178,16 @@ fn settle(
     raw: &RawValue,
     at: At<'_>,
     body: &Bytes,
-) -> Result<std::result::Result<Settle, String>> {
+) -> Result<std::result::Result<(Settle, Vec<(usize, String)>), String>> {
     let object = object::object(raw, at, SETTLE_FIELDS, &[])?;
     let text = object::text(object.required("lease")?, At::Field(&at, "lease"))?;
     let reader = Reader {
         body,
         limits: app.limits(),
     };
-    let body = reader.settle(&object)?;
+    let Read { body, strangers } = reader.settle(&object)?;
     Ok(match Token::parse(&text) {
-        Some(token) => Ok(Settle { token, body }),
+        Some(token) => Ok((Settle { token, body }, strangers)),
         None => Err(parse::shown(&text)),
     })
 }
@@ -219,9 +219,9 @@ fn written(leases: &[SettledLease], leased: &Leased) -> Json {
         json.open();
         json.key("lease");
         match lease {
-            SettledLease::Known(token) => {
+            SettledLease::Known(token, strangers) => {
                 json.plain(token);
-                settled(&mut json, answers.next());
+                settled(&mut json, answers.next(), strangers);
             }
             SettledLease::Unknown(text) => {
                 json.string(text);
@@ -243,12 +243,12 @@ fn written(leases: &[SettledLease], leased: &Leased) -> Json {
 }
 
 /// The driver answers every settle in the order of the request.
-fn settled(json: &mut Json, answer: Option<&SettleAnswer>) {
+fn settled(json: &mut Json, answer: Option<&SettleAnswer>, strangers: &[(usize, String)]) {
     let missing = Err(Refusal::Internal(
         "the driver left a settle unanswered".to_owned(),
     ));
     match answer.map_or(&missing, |answer| &answer.results) {
-        Ok(results) => view::settle_results(json, results),
+        Ok(results) => view::settle_results(json, results, strangers),
         Err(refusal) => {
             json.key("error");
             whole_problem(refusal.clone()).write(json);

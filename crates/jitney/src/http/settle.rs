@@ -9,7 +9,7 @@ use super::body::{self, Bound};
 use super::error::{Problem, Result, lease_lost};
 use super::json::Json;
 use super::parse::object;
-use super::parse::outcome::{Reader, SETTLE_FIELDS};
+use super::parse::outcome::{Read, Reader, SETTLE_FIELDS};
 use super::parse::query::Query;
 use super::{App, Segment, headers, submit, view};
 use crate::driver::port::{Answer, Command, Settle, SettleIs, SettleResult};
@@ -28,7 +28,7 @@ pub(super) async fn settle(
         body: &bytes,
         limits: app.limits(),
     };
-    let body = reader.settle(&object)?;
+    let Read { body, strangers } = reader.settle(&object)?;
     let token = token(&lease)?;
     let results = match app
         .handle()
@@ -41,7 +41,7 @@ pub(super) async fn settle(
         other => Err(submit::foreign(&other)),
     };
     match results {
-        Ok(results) => Ok(answer(&results)),
+        Ok(results) => Ok(answer(&results, &strangers)),
         Err(refusal) => Err(whole_problem(refusal)),
     }
 }
@@ -100,14 +100,14 @@ pub(crate) fn whole_problem(refusal: Refusal) -> Box<Problem> {
     Box::<Problem>::from(refusal).repeatable()
 }
 
-fn answer(results: &[SettleResult]) -> Response<Body> {
+fn answer(results: &[SettleResult], strangers: &[(usize, String)]) -> Response<Body> {
     let is_late = |result: &SettleResult| matches!(result.is, SettleIs::Late);
-    if !results.is_empty() && results.iter().all(is_late) {
-        return lease_lost(|json| view::settle_results(json, results));
+    if !results.is_empty() && results.iter().all(is_late) && strangers.is_empty() {
+        return lease_lost(|json| view::settle_results(json, results, &[]));
     }
-    let mut json = Json::with_capacity(64 + 96 * results.len());
+    let mut json = Json::with_capacity(64 + 96 * (results.len() + strangers.len()));
     json.open();
-    view::settle_results(&mut json, results);
+    view::settle_results(&mut json, results, strangers);
     json.close();
     view::json_response(StatusCode::OK, json)
 }

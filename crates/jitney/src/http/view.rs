@@ -48,25 +48,10 @@ pub(crate) fn job_fields(json: &mut Json, job: &JobView) {
     json.string(job.state.name());
     json.key("reason");
     json.string_or_null(job.reason.map(reason_name));
-    json.key("attempts");
-    json.number(u64::from(job.attempts));
-    json.key("crashes");
-    json.number(u64::from(job.crashes));
-    json.key("started");
-    json.boolean(job.started_at.is_some());
-    json.key("parent");
-    match job.parent {
-        Some(parent) => json.plain(parent),
-        None => json.null(),
+    // What went with the result is not said, rather than said wrongly.
+    if !job.result_expired {
+        course(json, job);
     }
-    json.key("children");
-    json.number(u64::from(job.children));
-    json.key("submitted_at");
-    json.time_or_null(job.submitted_at);
-    json.key("started_at");
-    json.time_or_null(job.started_at);
-    json.key("finished_at");
-    json.time_or_null(job.finished_at);
     match &job.result {
         Some(result) => bytes(json, result, "result", "result_base64"),
         None => {
@@ -86,6 +71,29 @@ pub(crate) fn job_fields(json: &mut Json, job: &JobView) {
     json.key("key");
     json.string_or_null(job.key.as_deref());
     labels(json, &job.labels);
+}
+
+/// How the job fared.
+fn course(json: &mut Json, job: &JobView) {
+    json.key("attempts");
+    json.number(u64::from(job.attempts));
+    json.key("crashes");
+    json.number(u64::from(job.crashes));
+    json.key("started");
+    json.boolean(job.started_at.is_some());
+    json.key("parent");
+    match job.parent {
+        Some(parent) => json.plain(parent),
+        None => json.null(),
+    }
+    json.key("children");
+    json.number(u64::from(job.children));
+    json.key("submitted_at");
+    json.time_or_null(job.submitted_at);
+    json.key("started_at");
+    json.time_or_null(job.started_at);
+    json.key("finished_at");
+    json.time_or_null(job.finished_at);
 }
 
 fn job_error(json: &mut Json, error: &JobError) {
@@ -179,38 +187,55 @@ pub(crate) fn batch_job(json: &mut Json, job: &BatchJob) {
     json.close();
 }
 
-/// Writes `results` of a settle.
-pub(crate) fn settle_results(json: &mut Json, results: &[SettleResult]) {
+/// Writes `results` of a settle: the driver's, and between them, at their places, outcomes whose id is none.
+pub(crate) fn settle_results(json: &mut Json, results: &[SettleResult], strangers: &[(usize, String)]) {
     json.key("results");
     json.open_list();
-    for result in results {
-        json.open();
-        json.key("id");
-        json.plain(result.id);
-        json.key("is");
-        json.string(settle_name(&result.is));
-        match &result.is {
-            SettleIs::Applied { children } if !children.is_empty() => {
-                json.key("children");
-                json.open_list();
-                for child in children {
-                    json.plain(*child);
-                }
-                json.close_list();
-            }
-            SettleIs::Refused(refusal) => {
-                json.key("error");
-                Box::<Problem>::from(refusal.clone()).write(json);
-            }
-            SettleIs::Applied { .. }
-            | SettleIs::Released
-            | SettleIs::Duplicate
-            | SettleIs::Late
-            | SettleIs::Unknown => {}
+    let mut strangers = strangers.iter().peekable();
+    let mut results = results.iter();
+    for place in 0.. {
+        if let Some((_, id)) = strangers.next_if(|(at, _)| *at == place) {
+            json.open();
+            json.key("id");
+            json.string(id);
+            json.key("is");
+            json.string(settle_name(&SettleIs::Unknown));
+            json.close();
+        } else if let Some(result) = results.next() {
+            settle_result(json, result);
+        } else {
+            break;
         }
-        json.close();
     }
     json.close_list();
+}
+
+fn settle_result(json: &mut Json, result: &SettleResult) {
+    json.open();
+    json.key("id");
+    json.plain(result.id);
+    json.key("is");
+    json.string(settle_name(&result.is));
+    match &result.is {
+        SettleIs::Applied { children } if !children.is_empty() => {
+            json.key("children");
+            json.open_list();
+            for child in children {
+                json.plain(*child);
+            }
+            json.close_list();
+        }
+        SettleIs::Refused(refusal) => {
+            json.key("error");
+            Box::<Problem>::from(refusal.clone()).write(json);
+        }
+        SettleIs::Applied { .. }
+        | SettleIs::Released
+        | SettleIs::Duplicate
+        | SettleIs::Late
+        | SettleIs::Unknown => {}
+    }
+    json.close();
 }
 
 /// Every name that [`settle_name`] gives.

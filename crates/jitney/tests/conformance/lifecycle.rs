@@ -292,6 +292,29 @@ pub(crate) fn children_come_with_their_parents_outcome<H: Harness>() {
     assert_eq!(node.get(parent).unwrap().children, 2);
 }
 
+/// A child belongs to the trace of its parent, unless it brought a trace of its own.
+pub(crate) fn children_inherit_the_trace_of_their_parent<H: Harness>() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const OWN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut node = Node::<H>::start();
+    let mut traced = job("1");
+    traced.0.traceparent = Some(PARENT.to_owned());
+    let parent = node.submit(traced);
+    let batch = node.lease_one(worker("w"));
+    let mut outcome = ok_with_children(parent, "1", &["2", "3"]);
+    if let Ok(Said::Ok { children, .. }) = &mut outcome.said {
+        children[1].traceparent = Some(OWN.to_owned());
+    }
+    assert_eq!(node.settle(settle(batch.token, vec![outcome])), ["applied"]);
+    let children = node.lease_one(worker("w"));
+    let traces: Vec<_> = children
+        .jobs
+        .iter()
+        .map(|job| job.traceparent.as_deref())
+        .collect();
+    assert_eq!(traces, [Some(PARENT), Some(OWN)]);
+}
+
 fn assert_replayed<H: Harness>(node: &mut Node<H>, submit: Job, id: JobId, status: Status) {
     let answer = node.try_submit(submit).expect("the same submit is welcome");
     assert_eq!(

@@ -68,6 +68,7 @@ macro_rules! every_bus {
                 c40_a_repeat_that_meets_its_first_in_flight_shares_its_fate
                 c40_a_key_is_forgotten_when_its_time_is_over
                 children_come_with_their_parents_outcome
+                children_inherit_the_trace_of_their_parent
                 a_job_whose_children_find_no_room_stays_leased
                 a_child_takes_its_parents_place_in_a_full_queue
                 of_many_callers_at_once_only_those_with_a_place_submit

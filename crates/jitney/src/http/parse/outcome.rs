@@ -39,6 +39,16 @@ pub(crate) const ERROR_FIELDS: &[&str] = &["code", "message", "retryable", "data
 /// The fields of a failed batch.
 pub(crate) const FAILED_FIELDS: &[&str] = &["code", "message", "data"];
 
+/// A settle as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    /// What the driver is told.
+    pub(crate) body: SettleBody,
+    /// Outcomes of what can be no job of any lease, because its id is none: their places, and what was written.
+    /// The driver is not asked about them.
+    pub(crate) strangers: Vec<(usize, String)>,
+}
+
 /// What reading outcomes needs to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
@@ -50,7 +60,7 @@ pub(crate) struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads a settle without its lease.
-    pub(crate) fn settle(&self, object: &Object<'_, '_>) -> Result<SettleBody> {
+    pub(crate) fn settle(&self, object: &Object<'_, '_>) -> Result<Read> {
         let at = object.at();
         let last = object.boolean("final")?;
         let crashed = object.boolean("crashed")?;
@@ -65,9 +75,12 @@ impl Reader<'_> {
                 );
             }
             let error = self.failed(failed, At::Field(&at, "failed"))?;
-            return Ok(SettleBody::Failed {
-                error,
-                crashed: crashed.unwrap_or(false),
+            return Ok(Read {
+                body: SettleBody::Failed {
+                    error,
+                    crashed: crashed.unwrap_or(false),
+                },
+                strangers: Vec::new(),
             });
         }
         if crashed.is_some() {
@@ -80,31 +93,39 @@ impl Reader<'_> {
             });
         };
         let at = At::Field(&at, "outcomes");
-        let outcomes = object::list(outcomes, at)?
-            .into_iter()
-            .enumerate()
-            .map(|(index, raw)| self.outcome(raw, At::Item(&at, index)))
-            .collect::<Result<_>>()?;
-        Ok(SettleBody::Outcomes {
-            outcomes,
-            last: last.unwrap_or(true),
+        let list = object::list(outcomes, at)?;
+        let mut outcomes = Vec::with_capacity(list.len());
+        let mut strangers = Vec::new();
+        for (index, raw) in list.into_iter().enumerate() {
+            match self.outcome(raw, At::Item(&at, index))? {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(id) => strangers.push((index, id)),
+            }
+        }
+        let last = last.unwrap_or(true);
+        Ok(Read {
+            body: SettleBody::Outcomes { outcomes, last },
+            strangers,
         })
     }
 
     /// Reads the one outcome that is the whole of the body.
     pub(crate) fn whole(&self, raw: &RawValue) -> Result<JobOutcome> {
-        self.outcome(raw, At::Body)
+        self.outcome(raw, At::Body)?.map_err(|id| {
+            At::Field(&At::Body, "id").invalid(format!("`{}` is no job id (a UUID)", shown(&id)))
+        })
     }
 
-    /// Reads one outcome. Without an id nobody can say whose it is: that is the request's fault.
-    fn outcome(&self, raw: &RawValue, at: At<'_>) -> Result<JobOutcome> {
+    /// Reads one outcome, or gives back an id that is none. Without an id nobody can say whose it is: that is the
+    /// request's fault.
+    fn outcome(&self, raw: &RawValue, at: At<'_>) -> Result<std::result::Result<JobOutcome, String>> {
         let object = object::open(raw, at)?;
-        let here = At::Field(&at, "id");
-        let text = object::text(object.required("id")?, here)?;
-        let id = super::job_id(&text)
-            .ok_or_else(|| here.invalid(format!("`{}` is no job id (a UUID)", shown(&text))))?;
+        let text = object::text(object.required("id")?, At::Field(&at, "id"))?;
+        let Some(id) = super::job_id(&text) else {
+            return Ok(Err(text.into_owned()));
+        };
         let said = self.said(&object);
-        Ok(JobOutcome { id, said })
+        Ok(Ok(JobOutcome { id, said }))
     }
 
     fn said(&self, object: &Object<'_, '_>) -> Result<Said> {
@@ -270,7 +291,7 @@ mod tests {
             body: bytes,
             limits: &limits,
         };
-        reader.settle(&object).ok()
+        reader.settle(&object).ok().map(|read| read.body)
     }
 
     fn payloads(said: &Said) -> Vec<&Payload> {

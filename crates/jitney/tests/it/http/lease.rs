@@ -377,7 +377,7 @@ async fn a_settle_whose_shape_is_wrong_is_refused_as_a_whole() {
         (r#"{"outcome":[]}"#, "unknown_field", "/outcome"),
         (r#"{"outcomes":{}}"#, "invalid_value", "/outcomes"),
         (
-            r#"{"outcomes":[{"id":"x","ok":1}]}"#,
+            r#"{"outcomes":[{"id":7,"ok":1}]}"#,
             "invalid_value",
             "/outcomes/0/id",
         ),
@@ -431,6 +431,29 @@ async fn each_outcome_hears_what_became_of_it() {
     let error = &body["results"][4]["error"];
     assert_eq!(error["code"], "queue_full");
     assert_eq!(error["retry_after_ms"], 1_500);
+}
+
+/// One outcome with an id that is no UUID refused the whole settle, and its good neighbours with it.
+#[tokio::test]
+async fn an_outcome_whose_id_is_none_is_unknown_and_the_others_count() {
+    let applied = SettleIs::Applied { children: Vec::new() };
+    let list = vec![(ID, applied.clone()), (OTHER, applied)];
+    let (edge, settles) = settling(Setup::default(), list).await;
+    let body = json!({"outcomes": [{"id": "x", "ok": 1}, {"id": ID_TEXT, "ok": 1}, {"id": "", "release": true},
+        {"id": OTHER.to_string(), "ok": 2}, {"id": "y/\"z", "error": 7}]});
+    let request = edge.post(&settle_path()).json(&body);
+    let (status, body) = super::json(request.send().await.unwrap()).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        body["results"],
+        json!([{"id": "x", "is": "unknown"}, {"id": ID_TEXT, "is": "applied"}, {"id": "", "is": "unknown"},
+            {"id": OTHER.to_string(), "is": "applied"}, {"id": "y/\"z", "is": "unknown"}])
+    );
+    let told: Vec<_> = outcomes(settles.try_recv().unwrap())
+        .into_iter()
+        .map(|outcome| outcome.id)
+        .collect();
+    assert_eq!(told, [ID, OTHER]);
 }
 
 #[tokio::test]

@@ -194,6 +194,12 @@ async fn a_parameter_never_catches_what_is_jitneys_own() {
 }
 
 #[tokio::test]
+async fn a_parameter_is_never_empty() {
+    let edge = edge(|submit| panic!("{submit:?}")).await;
+    refused(edge.post("/shops//orders").body(ORDER), 404, "not_found", "no").await;
+}
+
+#[tokio::test]
 async fn a_route_that_cannot_be_is_an_error_at_start() {
     let (handle, _port) = port(1);
     let mut route = orders();

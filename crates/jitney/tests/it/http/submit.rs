@@ -214,6 +214,19 @@ async fn a_replay_says_so() {
     let (status, body) = super::json(response).await;
     assert_eq!(status, 200);
     assert_eq!(body["result_expired"], true);
+    // What went with the result is not made up.
+    for unknown in [
+        "attempts",
+        "crashes",
+        "started",
+        "started_at",
+        "finished_at",
+        "submitted_at",
+        "children",
+    ] {
+        assert_eq!(body.get(unknown), None, "{unknown}");
+    }
+    assert_eq!(body["status"], "processed_ok");
     assert_eq!(body["workers"], 3);
     assert_eq!(body["did_you_mean"], "payments");
 }
