@@ -19,6 +19,12 @@ use crate::job::{Cause, End, Priority, Status};
 /// Upper bounds of the batch size histogram, jobs.
 const BATCH_BOUNDS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024];
 
+/// Upper bounds of the request latency histogram, microseconds: half a millisecond, to a minute of long polls.
+pub(crate) const LATENCY_BOUNDS_US: [u64; 15] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 60_000_000,
+];
+
 /// The reasons why a batch closes, by [`closed_by_index`].
 const CLOSED_BY: [&str; 7] = ["full", "bytes", "idle", "hint", "delay", "share", "alone"];
 
@@ -71,6 +77,17 @@ pub struct RouteCount {
     pub count: u64,
 }
 
+/// How long requests of one class took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latency {
+    /// What they were for.
+    pub class: &'static str,
+    /// How many took up to each bound, and how many more than the last.
+    pub buckets: [u64; 16],
+    /// All their time together.
+    pub sum: Duration,
+}
+
 /// What is counted or measured only when someone looks.
 #[derive(Debug, Default)]
 pub struct Moment {
@@ -80,6 +97,8 @@ pub struct Moment {
     pub server: Option<ServerMoment>,
     /// Requests by route and status.
     pub requests: Vec<RouteCount>,
+    /// How long they took, by class.
+    pub latencies: Vec<Latency>,
     /// Every limit in force.
     pub limits: Vec<Limit>,
     /// The longest wait that may be asked for.
@@ -407,6 +426,7 @@ impl Scrape {
             ];
             count(metric.encode_family(&labels)?, request.count)?;
         }
+        self.latencies(out)?;
         out.counter(
             "jitney_http_connections",
             "Connections accepted",
@@ -426,6 +446,24 @@ impl Scrape {
 }
 
 impl Scrape {
+    fn latencies(&self, out: &mut Out<'_>) -> fmt::Result {
+        let mut metric = out.0.encode_descriptor(
+            "jitney_http_request_duration",
+            "From the end of a request's head to its answer, waits included",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for latency in &self.moment.latencies {
+            let bounds = LATENCY_BOUNDS_US.iter().map(|bound| float(*bound) / 1e6);
+            let buckets: Vec<_> = bounds.chain([f64::INFINITY]).zip(latency.buckets).collect();
+            let count = latency.buckets.iter().sum();
+            metric
+                .encode_family(&[("class", latency.class)])?
+                .encode_histogram::<NoLabelSet>(latency.sum.as_secs_f64(), count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
     fn limits(&self, out: &mut Out<'_>) -> fmt::Result {
         let mut metric = out.0.encode_descriptor(
             "jitney_limit",
@@ -594,6 +632,11 @@ mod tests {
                 status: 200,
                 count: 7,
             }],
+            latencies: vec![Latency {
+                class: "submit",
+                buckets: std::array::from_fn(|at| u64::from(at == 1)),
+                sum: Duration::from_micros(750),
+            }],
             limits: vec![
                 Limit {
                     name: "jobs_max",
@@ -622,6 +665,10 @@ mod tests {
             "jitney_lane_jobs_dispatched_total{processor=\"orders\",priority=\"NORMAL\"} 10",
             "jitney_http_requests_total{route=\"/v1/jobs/{id}\",status=\"200\"} 7",
             "jitney_http_open_connections 1",
+            "jitney_http_request_duration_seconds_bucket{le=\"0.0005\",class=\"submit\"} 0",
+            "jitney_http_request_duration_seconds_bucket{le=\"0.001\",class=\"submit\"} 1",
+            "jitney_http_request_duration_seconds_bucket{le=\"+Inf\",class=\"submit\"} 1",
+            "jitney_http_request_duration_seconds_sum{class=\"submit\"} 0.00075",
             "jitney_limit{name=\"jobs_max\"} 100",
             "jitney_limit{name=\"wait_max\"} 300.0",
             "jitney_limit_used{name=\"jobs_max\"} 6",

@@ -9,6 +9,7 @@ mod body;
 mod budget;
 mod connection;
 mod control;
+mod counts;
 mod delivery;
 mod docs;
 pub(crate) mod error;
@@ -45,14 +46,15 @@ use tokio::net::TcpListener;
 
 use body::Rest;
 use budget::Budget;
+use counts::RequestCounts;
 use delivery::Link;
 use docs::{DOCS_PATH, ERRORS_PATH, OPENAPI_PATH, Pages};
 use error::{Code, Problem};
 use hosts::Hosts;
-use ops::RequestCounts;
 use parse::VERSION;
 use route_table::RouteTable;
 
+use crate::clock::{Clock as _, Mono, SystemClock, between};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::handle::Handle;
@@ -107,8 +109,7 @@ impl App {
     pub fn new(handle: Handle, options: &Options, metrics: Arc<Metrics>) -> Result<Self, RouteError> {
         let routes = RouteTable::new(&options.routes, &options.limits)?;
         let pages = Pages::new(&options.limits, &routes);
-        let own = own_paths().map(|path| (path.to_owned(), path.to_owned()));
-        let requests = RequestCounts::new(own.chain(routes.templates()));
+        let requests = RequestCounts::new(own_paths(), routes.templates());
         Ok(Self {
             shared: Arc::new(Shared {
                 handle,
@@ -256,6 +257,7 @@ fn router(app: &App) -> Router {
 /// What every request passes: the check of its host and origin, and the count of its answer.
 async fn edge(State(app): State<App>, request: Request, next: Next) -> Response<Body> {
     let matched = request.extensions().get::<MatchedPath>().cloned();
+    let clock = SystemClock::new();
     let (parts, body) = request.into_parts();
     let checked = app.shared.hosts.check(&parts);
     let request = Request::from_parts(parts, body);
@@ -264,7 +266,8 @@ async fn edge(State(app): State<App>, request: Request, next: Next) -> Response<
         Err(problem) => refuse_unread(request, problem),
     };
     let matched = matched.as_ref().map(MatchedPath::as_str);
-    app.shared.requests.count(matched, response.status());
+    let took = between(Mono(0), clock.now().mono);
+    app.shared.requests.count(matched, response.status(), took);
     response
 }
 

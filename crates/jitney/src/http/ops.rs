@@ -1,8 +1,5 @@
 //! What operators and their tools look at.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -15,7 +12,7 @@ use crate::dispatcher::event::LaneStats;
 use crate::driver::port::{Answer, Command, Info, Readiness};
 use crate::driver::refusal::Refusal;
 use crate::limits::Limits;
-use crate::metrics::{Limit, Moment, RouteCount, ServerMoment};
+use crate::metrics::{Limit, Moment, ServerMoment};
 use crate::units::format_duration;
 
 /// What this server can do; a newer client sends an older server only what is listed.
@@ -214,6 +211,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response<Body> {
             ready: info.readiness == Readiness::Ready,
         }),
         requests: app.shared.requests.read(),
+        latencies: app.shared.requests.latencies(),
     };
     let mut response = Response::new(Body::from(app.metrics().render(moment)));
     response.headers_mut().insert(
@@ -264,75 +262,5 @@ const fn state_name(readiness: Readiness) -> &'static str {
         Readiness::Draining => "draining",
         Readiness::DiskFull => "disk_full",
         Readiness::Poisoned => "poisoned",
-    }
-}
-
-/// Answers by route and status. The routes are fixed at start, so that counting takes no lock.
-#[derive(Debug)]
-pub(super) struct RequestCounts {
-    /// By the path that the router matched; the template as its owner wrote it.
-    routes: HashMap<String, (String, Statuses)>,
-    /// Requests that matched nothing.
-    other: Statuses,
-}
-
-/// One counter per status, from 100 on.
-#[derive(Debug)]
-struct Statuses(Box<[AtomicU64]>);
-
-impl Statuses {
-    fn new() -> Self {
-        Self((100..=599).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn bump(&self, status: StatusCode) {
-        let at = usize::from(status.as_u16().saturating_sub(100));
-        if let Some(counter) = self.0.get(at) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn read(&self, route: &str, counts: &mut Vec<RouteCount>) {
-        for (status, counter) in (100..=599).zip(&self.0) {
-            let count = counter.load(Ordering::Relaxed);
-            if count > 0 {
-                counts.push(RouteCount {
-                    route: route.to_owned(),
-                    status,
-                    count,
-                });
-            }
-        }
-    }
-}
-
-impl RequestCounts {
-    /// Counters for these matched paths and their templates.
-    pub(super) fn new(paths: impl Iterator<Item = (String, String)>) -> Self {
-        Self {
-            routes: paths
-                .map(|(matched, template)| (matched, (template, Statuses::new())))
-                .collect(),
-            other: Statuses::new(),
-        }
-    }
-
-    /// Counts an answer.
-    pub(super) fn count(&self, matched: Option<&str>, status: StatusCode) {
-        matched
-            .and_then(|matched| self.routes.get(matched))
-            .map_or(&self.other, |(_, statuses)| statuses)
-            .bump(status);
-    }
-
-    /// All counts that are not zero.
-    pub(super) fn read(&self) -> Vec<RouteCount> {
-        let mut counts = Vec::new();
-        for (template, statuses) in self.routes.values() {
-            statuses.read(template, &mut counts);
-        }
-        self.other.read("other", &mut counts);
-        counts.sort_by(|a, b| (&a.route, a.status).cmp(&(&b.route, b.status)));
-        counts
     }
 }

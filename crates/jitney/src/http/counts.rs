@@ -1,0 +1,207 @@
+//! Counts answers by route and status, and how long they took by kind of request.
+//!
+//! The routes are fixed at start, so that counting takes no lock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use crate::metrics::{LATENCY_BOUNDS_US, Latency, RouteCount};
+
+/// What requests are for, as far as it says how long they may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Submits, also those that wait for the outcome.
+    Submit,
+    /// Routes of the configuration; most wait.
+    Route,
+    /// Jobs read, also waited for.
+    Job,
+    /// Polls; most wait for a batch.
+    Lease,
+    /// Settles.
+    Settle,
+    /// Heartbeats.
+    Extend,
+    /// All else.
+    Other,
+}
+
+const CLASSES: [(Class, &str); 7] = [
+    (Class::Submit, "submit"),
+    (Class::Route, "route"),
+    (Class::Job, "job"),
+    (Class::Lease, "lease"),
+    (Class::Settle, "settle"),
+    (Class::Extend, "extend"),
+    (Class::Other, "other"),
+];
+
+/// Answers and how long they took.
+#[derive(Debug)]
+pub(super) struct RequestCounts {
+    /// By the path that the router matched.
+    routes: HashMap<String, Counted>,
+    /// Requests that matched nothing.
+    other: Counted,
+    /// By [`CLASSES`].
+    times: [Times; CLASSES.len()],
+}
+
+/// One route.
+#[derive(Debug)]
+struct Counted {
+    /// The path as its owner wrote it.
+    template: String,
+    class: Class,
+    /// One counter per status, from 100 on.
+    statuses: Box<[AtomicU64]>,
+}
+
+/// How long requests of a class took: one counter per bound, and one for all above.
+#[derive(Debug, Default)]
+struct Times {
+    buckets: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Class {
+    fn of_own(path: &str) -> Self {
+        match path.rsplit('/').next() {
+            Some("jobs") => Self::Submit,
+            Some("{id}") => Self::Job,
+            Some("lease") => Self::Lease,
+            Some("settle") => Self::Settle,
+            Some("extend") => Self::Extend,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Counted {
+    fn new(template: String, class: Class) -> Self {
+        let statuses = (100..=599).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            template,
+            class,
+            statuses,
+        }
+    }
+
+    fn bump(&self, status: StatusCode) {
+        let at = usize::from(status.as_u16().saturating_sub(100));
+        if let Some(counter) = self.statuses.get(at) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self, counts: &mut Vec<RouteCount>) {
+        for (status, counter) in (100..=599).zip(&self.statuses) {
+            let count = counter.load(Ordering::Relaxed);
+            if count > 0 {
+                counts.push(RouteCount {
+                    route: self.template.clone(),
+                    status,
+                    count,
+                });
+            }
+        }
+    }
+}
+
+impl Times {
+    fn add(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let at = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
+        self.buckets[at].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+}
+
+impl RequestCounts {
+    /// Counters for jitney's own paths, and for the routes: what the router matches, and their templates.
+    pub(super) fn new<'a>(
+        own: impl Iterator<Item = &'a str>,
+        routes: impl Iterator<Item = (String, String)>,
+    ) -> Self {
+        let own = own.map(|path| {
+            (
+                path.to_owned(),
+                Counted::new(path.to_owned(), Class::of_own(path)),
+            )
+        });
+        let routes = routes.map(|(matched, template)| (matched, Counted::new(template, Class::Route)));
+        Self {
+            routes: own.chain(routes).collect(),
+            other: Counted::new("other".to_owned(), Class::Other),
+            times: Default::default(),
+        }
+    }
+
+    /// Counts an answer that took so long from the end of the request's head.
+    pub(super) fn count(&self, matched: Option<&str>, status: StatusCode, took: Duration) {
+        let counted = matched
+            .and_then(|matched| self.routes.get(matched))
+            .unwrap_or(&self.other);
+        counted.bump(status);
+        for ((class, _), times) in CLASSES.iter().zip(&self.times) {
+            if *class == counted.class {
+                times.add(took);
+            }
+        }
+    }
+
+    /// All counts that are not zero.
+    pub(super) fn read(&self) -> Vec<RouteCount> {
+        let mut counts = Vec::new();
+        for counted in self.routes.values() {
+            counted.read(&mut counts);
+        }
+        self.other.read(&mut counts);
+        counts.sort_by(|a, b| (&a.route, a.status).cmp(&(&b.route, b.status)));
+        counts
+    }
+
+    /// How long requests took, by class.
+    pub(super) fn latencies(&self) -> Vec<Latency> {
+        CLASSES
+            .iter()
+            .zip(&self.times)
+            .map(|((_, name), times)| Latency {
+                class: name,
+                buckets: times
+                    .buckets
+                    .each_ref()
+                    .map(|bucket| bucket.load(Ordering::Relaxed)),
+                sum: Duration::from_micros(times.sum_us.load(Ordering::Relaxed)),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_counts_for_its_class_and_its_time() {
+        let own = ["/v1/jobs", "/v1/jobs/{id}", "/metrics"];
+        let counts = RequestCounts::new(
+            own.into_iter(),
+            [("/p0".to_owned(), "/orders".to_owned())].into_iter(),
+        );
+        counts.count(Some("/v1/jobs"), StatusCode::OK, Duration::from_micros(500));
+        counts.count(Some("/v1/jobs"), StatusCode::OK, Duration::from_micros(501));
+        counts.count(Some("/p0"), StatusCode::OK, Duration::from_secs(3_600));
+        counts.count(None, StatusCode::OK, Duration::ZERO);
+        let latencies = counts.latencies();
+        let of = |class: &str| latencies.iter().find(|latency| latency.class == class).unwrap();
+        assert_eq!(of("submit").buckets[..3], [1, 1, 0]);
+        assert_eq!(of("submit").sum, Duration::from_micros(1_001));
+        assert_eq!(of("route").buckets.last(), Some(&1));
+        assert_eq!(of("other").buckets[0], 1);
+        assert_eq!(of("job").buckets.iter().sum::<u64>(), 0);
+    }
+}
