@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod exit;
 mod failure;
+mod health;
 mod job;
 mod lane;
 mod log;
@@ -70,6 +71,7 @@ enum Command {
     /// Check the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    Health(health::HealthArgs),
     Quickstart(quickstart::QuickstartArgs),
     Bench(bench::BenchArgs),
     #[command(hide = true)]
@@ -103,6 +105,7 @@ fn run(command: Command, output: Output) -> Result<Exit, Failure> {
         Command::Serve(args) => serve::run(args, output),
         Command::Work(args) => work::run(args, output),
         Command::Submit(args) => client(submit::run(args, output)),
+        Command::Health(args) => client(health::run(args, output)),
         Command::Job(command) => client(job::run(command, output)),
         Command::Lane(command) => client(lane::run(command, output)),
         Command::Log(command) => log::run(command, output),

@@ -74,6 +74,7 @@ pub(super) fn run(args: ServeArgs, output: Output) -> Result<Exit, Failure> {
 }
 
 async fn serve(config: Config, ready_file: Option<ReadyFile>, output: Output) -> Result<Exit, Failure> {
+    server::raise_open_files();
     let mut signals = Signals::new()?;
     let grace = config.options.grace;
     if let Some(file) = &config.file {

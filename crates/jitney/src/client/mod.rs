@@ -253,6 +253,24 @@ impl Client {
         self.wait_on(job, start, timeout).await
     }
 
+    /// Asks whether the server is alive. One try.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], or [`Error::Protocol`] where something else answers.
+    pub async fn alive(&self) -> Result<(), Error> {
+        let call = self.call("GET", &["healthz"])?;
+        self.shared.transport.send(&call).await.map(drop)
+    }
+
+    /// Asks whether the server can take work. One try.
+    ///
+    /// # Errors
+    /// As [`Client::alive`], and [`Error::Refused`] with the reason while it cannot.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let call = self.call("GET", &["readyz"])?;
+        self.shared.transport.send(&call).await.map(drop)
+    }
+
     /// Counts the lanes.
     ///
     /// # Errors

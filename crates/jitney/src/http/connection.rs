@@ -20,13 +20,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::body::Rest;
 use super::delivery::{Answer, Link, Phase};
-use super::error::{Code, Problem, raw_response};
+use super::error::{Code, Problem, raw_response, unreadable_head};
 use super::{App, Connection};
 use crate::units::format_count;
 
@@ -34,10 +34,17 @@ use crate::units::format_count;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 100;
-/// How long an idle connection stays, in halves of the slow-client timeout: 75 s by default.
-const IDLE_TICKS: u32 = 15;
-/// How long a client may be slow, in the same: between one and one and a half times the timeout.
-const SLOW_TICKS: u32 = 2;
+/// What one connection reads ahead and holds back at most, bytes; larger than a head, so that one that is too large is
+/// told so.
+const BUFFER_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX;
+/// Looks within the slow-client timeout while a client owes something.
+const SLOW_LOOKS: u32 = 2;
+/// The pause between looks while it owes nothing, in slow-client timeouts.
+const SELDOM: u32 = 2;
+/// Such looks at an idle connection until it is closed: after 8 to 10 timeouts.
+const IDLE_LOOKS: u32 = 4;
+/// An answer may wait for its reader this many frequent looks in a row: 30 timeouts, as a body may take.
+const STALLED_LOOKS_MAX: u32 = 60;
 /// How long answers in progress may take once the server stops.
 const STOP_MAX: Duration = Duration::from_millis(1_500);
 /// Connections that are told at once that there are too many; beyond these they are just closed.
@@ -134,6 +141,8 @@ async fn connection(socket: TcpStream, app: App, router: Router, stopping: Cance
     let io = TokioIo::new(Socket {
         stream: socket,
         link: Arc::clone(&link),
+        app: app.clone(),
+        refusal: None,
     });
     let here = Connection {
         link: Arc::clone(&link),
@@ -145,6 +154,7 @@ async fn connection(socket: TcpStream, app: App, router: Router, stopping: Cance
             .timer(TokioTimer::new())
             // The watch below tells a slow head from an idle connection; hyper does not.
             .header_read_timeout(None)
+            .max_buf_size(BUFFER_BYTES_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(io, service)
@@ -199,47 +209,76 @@ impl Drop for Open {
     }
 }
 
-/// Ends connections whose client is slow or gone. It looks at the beat from time to time, so that a request
-/// costs no timer.
+/// Ends connections whose client is slow or gone.
+///
+/// It looks from time to time at the beat of what passes, so that a request costs no timer: often while a client
+/// owes something, seldom while a request is served or none is there.
 struct Watch {
-    ticks: Interval,
+    /// The next look.
+    timer: Pin<Box<Sleep>>,
+    /// Whether it is one of the frequent ones.
+    often: bool,
+    slow_client_timeout: Duration,
+    /// The beat at the last look.
     beat: u32,
-    /// Ticks since the beat changed.
+    /// Looks since the beat changed.
     same: u32,
+    /// Frequent looks in a row that found an answer waiting for its reader.
+    stalled: u32,
 }
 
 impl Watch {
     fn new(slow_client_timeout: Duration) -> Self {
-        let mut ticks = interval((slow_client_timeout / 2).max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            ticks,
-            // No real beat, so that the first tick, which comes at once, only sets it.
-            beat: u32::MAX,
+            timer: Box::pin(sleep(slow_client_timeout / SLOW_LOOKS)),
+            often: true,
+            slow_client_timeout,
+            beat: 0,
             same: 0,
+            stalled: 0,
         }
     }
 
     fn poll(&mut self, link: &Link, cx: &mut Context<'_>) -> Poll<()> {
-        while self.ticks.poll_tick(cx).is_ready() {
-            let (beat, phase, stalled) = link.progress();
-            if beat != self.beat {
+        let (beat, phase, stalled) = link.progress();
+        let owes = stalled || phase == Phase::Head;
+        if owes && !self.often {
+            self.beat = beat;
+            self.same = 0;
+            self.next_look(true);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if beat == self.beat {
+                self.same += 1;
+            } else {
                 self.beat = beat;
                 self.same = 0;
-                continue;
             }
-            self.same += 1;
-            let patience = match (phase, stalled) {
-                (_, true) | (Phase::Head, _) => SLOW_TICKS,
-                (Phase::Idle, false) => IDLE_TICKS,
+            self.stalled = if stalled { self.stalled + 1 } else { 0 };
+            let patience = match (owes, phase) {
+                (true, _) => SLOW_LOOKS,
+                (false, Phase::Idle) => IDLE_LOOKS,
                 // The handler has bounds of its own.
-                (Phase::Busy, false) => continue,
+                (false, _) => u32::MAX,
             };
-            if self.same >= patience {
+            if self.same >= patience || self.stalled >= STALLED_LOOKS_MAX {
                 return Poll::Ready(());
             }
+            if owes != self.often {
+                self.same = 0;
+            }
+            self.next_look(owes);
         }
         Poll::Pending
+    }
+
+    fn next_look(&mut self, often: bool) {
+        let pause = match often {
+            true => self.slow_client_timeout / SLOW_LOOKS,
+            false => self.slow_client_timeout.saturating_mul(SELDOM),
+        };
+        self.often = often;
+        self.timer.as_mut().set(sleep(pause));
     }
 }
 
@@ -247,6 +286,34 @@ impl Watch {
 struct Socket {
     stream: TcpStream,
     link: Arc<Link>,
+    app: App,
+    /// What is written in place of hyper's bare refusal of a head, and how much of it has been.
+    refusal: Option<(Vec<u8>, usize)>,
+}
+
+impl Socket {
+    /// Hyper refuses a head that it cannot read by itself, without a word: while no request is served, whatever it
+    /// writes is that. The problem goes out in its place, all of it, before hyper hears that its own was written.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.refusal.is_none() {
+            if self.link.progress().1 == Phase::Busy {
+                return None;
+            }
+            let limit = u64::try_from(HEAD_BYTES_MAX).unwrap_or(u64::MAX);
+            let problem = unreadable_head(bytes, limit)?;
+            self.app.refused_head(&problem);
+            self.refusal = Some((raw_response(&problem), 0));
+        }
+        let (refusal, written) = self.refusal.as_mut()?;
+        while *written < refusal.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &refusal[*written..]) {
+                Poll::Ready(Ok(more)) if more > 0 => *written += more,
+                Poll::Ready(Ok(_)) => return Some(Poll::Ready(Ok(0))),
+                other => return Some(other),
+            }
+        }
+        Some(Poll::Ready(Ok(bytes.len())))
+    }
 }
 
 impl AsyncRead for Socket {
@@ -266,7 +333,10 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let polled = match self.poll_refusal(cx, bytes) {
+            Some(polled) => polled,
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        };
         self.link.stalled(polled.is_pending());
         polled
     }
@@ -276,7 +346,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        let polled = match first.and_then(|first| self.poll_refusal(cx, first)) {
+            Some(polled) => polled,
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+        };
         self.link.stalled(polled.is_pending());
         polled
     }

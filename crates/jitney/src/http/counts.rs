@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use super::error::Problem;
 use crate::metrics::{LATENCY_BOUNDS_US, Latency, RouteCount};
 
 /// What requests are for, as far as it says how long they may take.
@@ -151,6 +152,12 @@ impl RequestCounts {
                 times.add(took);
             }
         }
+    }
+
+    /// Counts a refusal that came before a request was one.
+    pub(super) fn count_unmatched(&self, problem: &Problem) {
+        let status = StatusCode::from_u16(problem.code.status());
+        self.count(None, status.unwrap_or_default(), Duration::ZERO);
     }
 
     /// All counts that are not zero.

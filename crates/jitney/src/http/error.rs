@@ -45,6 +45,7 @@ pub(crate) enum Code {
     KeysFull,
     TooManyWaiters,
     TooManyProcessors,
+    HeadTooLarge,
     Internal,
     Draining,
     Recovering,
@@ -68,7 +69,7 @@ pub(crate) enum Retry {
 
 impl Code {
     /// All codes, in the order of docs/errors.md.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::MalformedJson,
         Self::UnknownField,
         Self::MissingField,
@@ -91,6 +92,7 @@ impl Code {
         Self::KeysFull,
         Self::TooManyWaiters,
         Self::TooManyProcessors,
+        Self::HeadTooLarge,
         Self::Internal,
         Self::Draining,
         Self::Recovering,
@@ -130,6 +132,7 @@ impl Code {
             Self::KeysFull => ("keys_full", 429, "Too many idempotency keys", After),
             Self::TooManyWaiters => ("too_many_waiters", 429, "Too many callers wait", After),
             Self::TooManyProcessors => ("too_many_processors", 429, "Too many processors", No),
+            Self::HeadTooLarge => ("head_too_large", 431, "The request's head is too large", No),
             Self::Internal => (
                 "internal",
                 500,
@@ -335,6 +338,27 @@ pub(crate) fn raw_response(problem: &Problem) -> Vec<u8> {
     .into_bytes();
     raw.extend_from_slice(&body);
     raw
+}
+
+/// What to say in place of a bare refusal of hyper's, which begins with these bytes: the request's head was none,
+/// or too large. Nothing if they are no such refusal.
+pub(crate) fn unreadable_head(refusal: &[u8], head_bytes_max: u64) -> Option<Box<Problem>> {
+    let code: u16 = std::str::from_utf8(refusal.strip_prefix(b"HTTP/1.1 ")?.get(..3)?)
+        .ok()?
+        .parse()
+        .ok()?;
+    match code {
+        400 => Some(Problem::invalid(
+            "",
+            "the request's head cannot be read as HTTP/1.1",
+        )),
+        414 | 431 => {
+            let detail =
+                "the request's head, its target included, is larger than 64 KiB, or has more than 100 fields";
+            Some(Problem::new(Code::HeadTooLarge, detail).limit(head_bytes_max))
+        }
+        _ => None,
+    }
 }
 
 /// A handler's error as a problem: the answer of a route whose job failed. `data` is JSON.

@@ -137,6 +137,11 @@ impl App {
         &self.shared.metrics
     }
 
+    /// Counts a request whose head could not be read.
+    fn refused_head(&self, problem: &Problem) {
+        self.shared.requests.count_unmatched(problem);
+    }
+
     fn bodies(&self) -> &Arc<Budget> {
         &self.shared.bodies
     }

@@ -11,6 +11,8 @@ mod machine;
 pub mod options;
 pub mod port;
 
+pub use machine::raise_open_files;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -343,3 +343,51 @@ fn there_is_a_man_page_for_every_command() {
     let output = run_in(directory.path(), &["man", "--out", "man/man1/jitney.1"]);
     assert_eq!(code(&output), 74, "{}", stderr(&output));
 }
+
+#[test]
+fn health_says_whether_a_server_is_alive_or_ready() {
+    let alive = CannedServer::new("200 OK", "ok\n");
+    let output = run(&["health", "--url", &alive.url()]);
+    assert_eq!(
+        (code(&output), stdout(&output)),
+        (0, "alive\n"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        alive.requests()[0].starts_with("GET /healthz "),
+        "{:?}",
+        alive.requests()
+    );
+    let url = alive.url();
+    let (_, port) = url.rsplit_once(':').unwrap();
+    let output = jitney(&["health", "--ready"])
+        .env("JITNEY_LISTEN", format!("0.0.0.0:{port}"))
+        .output()
+        .unwrap();
+    assert_eq!(
+        (code(&output), stdout(&output)),
+        (0, "ready\n"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        alive.requests()[1].starts_with("GET /readyz "),
+        "{:?}",
+        alive.requests()
+    );
+
+    let draining = r#"{"code":"draining","detail":"the server is stopping","retry":"after"}"#;
+    let draining = CannedServer::new("503 Service Unavailable", draining);
+    let output = run(&["health", "--ready", "--url", &draining.url()]);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    // One try: whoever asks, asks again.
+    assert_eq!(draining.requests().len(), 1);
+
+    let gone = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let output = run(&["health", "--url", &gone]);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+}

@@ -55,6 +55,7 @@ fn the_command_line_page_has_the_help() {
         &["log", "verify"],
         &["log", "repair"],
         &["config", "check"],
+        &["health"],
         &["quickstart"],
         &["bench"],
         &["completions"],

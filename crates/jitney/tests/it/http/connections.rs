@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use jitney::driver::port::Inbound;
+use jitney::driver::port::{Answer, Inbound};
+use jitney::driver::refusal::Refusal;
 use jitney::limits::Limits;
 use tokio::io::AsyncWriteExt as _;
 
@@ -153,6 +154,14 @@ async fn a_client_that_asks_before_sending_need_not_send() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
+/// The problem in a raw answer.
+fn problem(answer: &str) -> serde_json::Value {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: application/problem+json"), "{head}");
+    assert!(head.contains("connection: close"), "{head}");
+    serde_json::from_str(body).unwrap()
+}
+
 #[tokio::test]
 async fn a_head_over_its_limits_is_refused() {
     let edge = TestEdge::accepting().await;
@@ -161,12 +170,52 @@ async fn a_head_over_its_limits_is_refused() {
         .raw(format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{many}\r\n").as_bytes())
         .await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(problem(&answer)["code"], "head_too_large");
     let large = "x".repeat(70 << 10);
     let mut socket = edge.connect().await;
     let request = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nlarge: {large}\r\n\r\n");
     // The server may close before all of it is sent.
     drop(socket.write_all(request.as_bytes()).await);
     assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 431 "));
+}
+
+#[tokio::test]
+async fn a_head_that_is_none_hears_what_is_wrong() {
+    let edge = TestEdge::start(Setup::default(), |_| {
+        Does::Says(Answer::Refused(Refusal::Recovering))
+    })
+    .await;
+    for bytes in [
+        &b"x\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+    ] {
+        let answer = edge.raw(bytes).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let problem = problem(&answer);
+        assert_eq!(problem["code"], "invalid_value", "{problem}");
+        assert_eq!(problem["detail"], "the request's head cannot be read as HTTP/1.1");
+    }
+    // Also after a good one on the same connection.
+    let answer = edge
+        .raw(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\nx y z\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("HTTP/1.1 400 "), "{answer}");
+    let metrics = edge.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let line = "jitney_http_requests_total{route=\"other\",status=\"400\"} 4";
+    assert!(metrics.lines().any(|have| have == line), "{metrics}");
+}
+
+/// A client that asks for much and reads nothing must not hold the answer's memory for ever.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let edge = impatient().await;
+    let mut socket = edge.connect().await;
+    let ask = b"GET /docs/errors HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1_000);
+    // The server stops reading when its answers are not read, and closes in the end.
+    let sent = async { while socket.write_all(&ask).await.is_ok() {} };
+    tokio::time::timeout(super::PATIENCE, sent).await.unwrap();
 }
 
 #[tokio::test]
