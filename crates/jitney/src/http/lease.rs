@@ -13,7 +13,7 @@ use super::body::{self, Bound};
 use super::error::{Problem, Result, retry_after, with_header};
 use super::json::Json;
 use super::parse::object::{self, At, Object};
-use super::parse::outcome::{Read, Reader};
+use super::parse::outcome::{Read, Reader, Strangers};
 use super::parse::query::Query;
 use super::parse::{self, job};
 use super::settle::whole_problem;
@@ -54,7 +54,7 @@ struct Poll {
 /// The lease of a settle within a poll.
 enum SettledLease {
     /// The driver answers it, but for these outcomes, whose id is none.
-    Known(Token, Vec<(usize, String)>),
+    Known(Token, Strangers),
     /// What was written is no token; the edge answers it.
     Unknown(String),
 }
@@ -178,7 +178,7 @@ fn settle(
     raw: &RawValue,
     at: At<'_>,
     body: &Bytes,
-) -> Result<std::result::Result<(Settle, Vec<(usize, String)>), String>> {
+) -> Result<std::result::Result<(Settle, Strangers), String>> {
     let object = object::object(raw, at, SETTLE_FIELDS, &[])?;
     let text = object::text(object.required("lease")?, At::Field(&at, "lease"))?;
     let reader = Reader {

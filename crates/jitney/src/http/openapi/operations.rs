@@ -15,8 +15,13 @@ use crate::http::error::Code;
 use crate::http::parse::job::{LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX};
 use crate::limits::Limits;
 
-/// Of every request: its host and origin, and the number of connections.
-pub(super) const EVERYWHERE: &[Code] = &[Code::InvalidValue, Code::Forbidden, Code::TooManyConnections];
+/// Of every request: its head, its host and origin, and the number of connections.
+pub(super) const EVERYWHERE: &[Code] = &[
+    Code::InvalidValue,
+    Code::Forbidden,
+    Code::HeadTooLarge,
+    Code::TooManyConnections,
+];
 /// Of every call to the driver.
 pub(super) const DRIVER: &[Code] = &[
     Code::TooManyWaiters,

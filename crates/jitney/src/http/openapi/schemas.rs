@@ -68,7 +68,7 @@ pub(super) fn all(limits: &Limits) -> Map<String, Value> {
     schemas
 }
 
-/// Fields of a job that are always there.
+/// Fields of a job that are always there: how it fared is not known once its result is gone.
 const JOB_REQUIRED: &[&str] = &[
     "id",
     "processor",
@@ -77,14 +77,6 @@ const JOB_REQUIRED: &[&str] = &[
     "status",
     "state",
     "reason",
-    "attempts",
-    "crashes",
-    "started",
-    "parent",
-    "children",
-    "submitted_at",
-    "started_at",
-    "finished_at",
     "error",
     "key",
     "labels",

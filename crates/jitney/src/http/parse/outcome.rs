@@ -39,14 +39,16 @@ pub(crate) const ERROR_FIELDS: &[&str] = &["code", "message", "retryable", "data
 /// The fields of a failed batch.
 pub(crate) const FAILED_FIELDS: &[&str] = &["code", "message", "data"];
 
+/// Outcomes of what can be no job of any lease, because its id is none: their places, and what was written.
+pub(crate) type Strangers = Vec<(usize, String)>;
+
 /// A settle as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
     /// What the driver is told.
     pub(crate) body: SettleBody,
-    /// Outcomes of what can be no job of any lease, because its id is none: their places, and what was written.
     /// The driver is not asked about them.
-    pub(crate) strangers: Vec<(usize, String)>,
+    pub(crate) strangers: Strangers,
 }
 
 /// What reading outcomes needs to know.
