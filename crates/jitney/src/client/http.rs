@@ -90,6 +90,14 @@ impl Transport for Http {
         Box::pin(async move { Ok(Info::new(self.read_text(&["v1", "info"]).await?)) })
     }
 
+    fn health(&self, ready: bool) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let path = if ready { "readyz" } else { "healthz" };
+            let call = self.call("GET", &[path])?;
+            self.send(&call).await.map(drop)
+        })
+    }
+
     fn lease<'a>(&'a self, processor: &'a str, request: &'a LeaseRequest) -> Answer<'a, LeaseAnswer> {
         Box::pin(async move {
             let mut call = self.call("POST", &["v1", "processors", processor, "lease"])?;

@@ -258,8 +258,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`], or [`Error::Protocol`] where something else answers.
     pub async fn alive(&self) -> Result<(), Error> {
-        let call = self.call("GET", &["healthz"])?;
-        self.shared.transport.send(&call).await.map(drop)
+        self.shared.transport.health(false).await
     }
 
     /// Asks whether the server can take work. One try.
@@ -267,8 +266,7 @@ impl Client {
     /// # Errors
     /// As [`Client::alive`], and [`Error::Refused`] with the reason while it cannot.
     pub async fn ready(&self) -> Result<(), Error> {
-        let call = self.call("GET", &["readyz"])?;
-        self.shared.transport.send(&call).await.map(drop)
+        self.shared.transport.health(true).await
     }
 
     /// Counts the lanes.

@@ -39,6 +39,9 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Describes the jitney.
     fn info(&self) -> Answer<'_, Info>;
 
+    /// Says whether it is alive; with `ready`, whether it can take work.
+    fn health(&self, ready: bool) -> Answer<'_, ()>;
+
     /// Gives batches to a worker.
     fn lease<'a>(&'a self, processor: &'a str, request: &'a LeaseRequest) -> Answer<'a, LeaseAnswer>;
 

@@ -104,6 +104,17 @@ impl Transport for Local {
         })
     }
 
+    fn health(&self, ready: bool) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if ready {
+                ops::check_ready(&self.app)
+                    .await
+                    .map_err(|problem| words::refused(&problem))?;
+            }
+            Ok(())
+        })
+    }
+
     fn lease<'a>(&'a self, processor: &'a str, request: &'a LeaseRequest) -> Answer<'a, LeaseAnswer> {
         Box::pin(async move {
             let lease = self.poll(processor, request)?;

@@ -184,8 +184,14 @@ pub(super) async fn healthz() -> Response<Body> {
 
 /// `GET /readyz`
 pub(super) async fn readyz(State(app): State<App>) -> Result<Response<Body>> {
-    match ask_info(&app).await?.readiness {
-        Readiness::Ready => Ok(plain_text("ready\n")),
+    check_ready(&app).await?;
+    Ok(plain_text("ready\n"))
+}
+
+/// Fails with the reason while the server cannot take work.
+pub(crate) async fn check_ready(app: &App) -> Result<()> {
+    match ask_info(app).await?.readiness {
+        Readiness::Ready => Ok(()),
         Readiness::Recovering => Err(Refusal::Recovering.into()),
         Readiness::Draining => Err(Refusal::Draining.into()),
         Readiness::DiskFull => Err(Refusal::DiskFull.into()),

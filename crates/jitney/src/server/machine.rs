@@ -37,7 +37,7 @@ pub(super) fn bound(mut limits: Limits, bus: &BusOptions) -> Limits {
     if let Some(files) = getrlimit(Resource::Nofile).current {
         let room = files.saturating_sub(FILES_RESERVED).max(1);
         if room < limits.connections_max {
-            tracing::warn!(
+            tracing::info!(
                 connections_max = room,
                 configured = limits.connections_max,
                 open_files = files,

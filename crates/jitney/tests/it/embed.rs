@@ -251,6 +251,8 @@ async fn a_jitney_that_listens_is_the_same_one_over_http() {
         "the same job, and the same words for it"
     );
     assert!(inside.info().await.unwrap().json().contains(r#""bus":"memory""#));
+    inside.alive().await.unwrap();
+    inside.ready().await.unwrap();
     drop(stop);
     worker.await.unwrap().unwrap();
     jitney.close().await.unwrap();
