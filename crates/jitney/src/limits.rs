@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A segment holds at least this many of the largest requests, so that a group of them is never refused.
+pub(crate) const BODIES_PER_SEGMENT: u64 = 4;
+
 /// What the server refuses to exceed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

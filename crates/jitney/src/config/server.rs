@@ -7,13 +7,10 @@ use std::time::Duration;
 use super::report::{Complaint, Complaints, suggestion};
 use super::source::{Key, Keys, version};
 use super::value::{Value, Wrong};
-use crate::limits::Limits;
+use crate::limits::{BODIES_PER_SEGMENT, Limits};
 use crate::policy::PolicyBook;
 use crate::server::options::{AllowedHost, BusOptions, Options, Route};
 use crate::units::format_size;
-
-/// A segment holds at least this many of the largest requests, so that a group of them is never refused.
-const BODIES_PER_SEGMENT: u64 = 4;
 
 /// Below, headers and reserves would fill it; above, places in it do not fit in 32 bits.
 const SEGMENT_BYTES: std::ops::Range<u64> = 1 << 20..4 << 30;

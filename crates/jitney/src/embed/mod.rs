@@ -2,13 +2,17 @@
 //!
 //! In: a directory. Out: a [`Jitney`], which owns the driver on its thread and the log under it; its
 //! [`Client`]s submit and wait, its [`Worker`]s run handlers, all in this process. A program that outgrows it
-//! makes the client of a URL instead ([`Client::new`]), and changes nothing else.
+//! makes the client of a URL instead ([`Client::new`]), and changes nothing else. The guide is docs/embedding.md.
 
 mod local;
 mod words;
 
+/// The code of the guide compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../docs/embedding.md")]
+struct Guide;
+
 pub use crate::driver::Ended;
-pub use crate::server::StartError as OpenError;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,10 +23,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Error};
-use crate::limits::Limits;
-use crate::policy::PolicyBook;
+use crate::job::Processor;
+use crate::limits::{BODIES_PER_SEGMENT, Limits};
+use crate::policy::{PolicyBook, PolicyPatch};
 use crate::server::options::{BusOptions, Options, Route};
-use crate::server::{self, Core, Running};
+use crate::server::{self, Core, Running, StartError};
+use crate::units::format_size;
 use crate::worker::Worker;
 use local::Local;
 
@@ -93,17 +99,43 @@ pub enum CloseError {
     Poisoned,
 }
 
+/// Why a jitney does not open. Nothing was lost by trying.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What was set up contradicts itself. For whoever wrote the program: trying again does not help.
+    #[error("{0}")]
+    Contradiction(String),
+    /// The directory is in use (by which process) or damaged, the disk fails, the address is taken. The error says
+    /// for whom it is.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
 /// Sets a [`Jitney`] up.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened before `open` is called"]
 pub struct Builder {
     options: Options,
     listen: Option<SocketAddr>,
+    /// The first processor's name that is none.
+    no_name: Option<String>,
 }
 
 impl Builder {
-    /// How jobs gather into batches, are leased, and retry; per processor, group and priority. The defaults of
-    /// [`Policy`](crate::policy::Policy).
+    /// How the jobs of one processor gather into batches, are leased, and retry. What the patch leaves out is the
+    /// default of [`Policy`](crate::policy::Policy).
+    pub fn policy(mut self, processor: &str, patch: PolicyPatch) -> Self {
+        match Processor::parse(processor) {
+            Some(processor) => {
+                let processors = &mut self.options.policies.processors;
+                processors.entry(processor).or_default().base = patch;
+            }
+            None => drop(self.no_name.get_or_insert(processor.to_owned())),
+        }
+        self
+    }
+
+    /// All policies, also those of single groups and priorities. Replaces what was set before.
     pub fn policies(mut self, policies: PolicyBook) -> Self {
         self.options.policies = policies;
         self
@@ -155,9 +187,9 @@ impl Builder {
     /// Opens it, and waits until every job that was pending is in its lane again.
     ///
     /// # Errors
-    /// [`OpenError`] says what to change: the directory is in use (by which process) or damaged, the address is
-    /// taken. Nothing was lost by trying.
+    /// [`OpenError`] says what to change.
     pub async fn open(mut self) -> Result<Jitney, OpenError> {
+        self.check()?;
         let grace = self.options.grace;
         let (server, local) = match self.listen {
             Some(address) => {
@@ -298,8 +330,35 @@ impl Drop for Jitney {
 }
 
 impl Builder {
+    /// What the configuration file would complain of.
+    fn check(&self) -> Result<(), OpenError> {
+        let wrong = |detail| Err(OpenError::Contradiction(detail));
+        if let Some(name) = &self.no_name {
+            return wrong(format!("`{name}` is no name of a processor"));
+        }
+        for (processor, policy) in &self.options.policies.processors {
+            if let Some(first) = policy.contradictions(processor.as_str()).first() {
+                return wrong(first.message.clone());
+            }
+        }
+        let least = self
+            .options
+            .limits
+            .body_bytes_max
+            .saturating_mul(BODIES_PER_SEGMENT);
+        match &self.options.bus {
+            BusOptions::Log { segment_bytes, .. } if *segment_bytes < least => wrong(format!(
+                "`segment_bytes` is {}, less than {BODIES_PER_SEGMENT} times `body_bytes_max` ({})",
+                format_size(*segment_bytes),
+                format_size(self.options.limits.body_bytes_max)
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn new(bus: BusOptions) -> Self {
         Self {
+            no_name: None,
             options: Options {
                 bus,
                 ..Options::default()

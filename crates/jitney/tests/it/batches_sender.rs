@@ -1,8 +1,7 @@
 //! The batches_sender example, run as its users do: every caller gets its own executed order, and an order
 //! that is not valid disturbs no one.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use reqwest::Client;
@@ -10,36 +9,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::process::{ServerProcess, url_in};
-
-/// The example, built as this test was. It is also an executor: `--executor`.
-pub(crate) fn example() -> PathBuf {
-    // <target>/<profile>/deps/it-<hash>
-    let this = env::current_exe().unwrap();
-    let profile = this.parent().unwrap().parent().unwrap();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "jitney",
-            "--example",
-            "batches_sender",
-        ])
-        .arg("--target-dir")
-        .arg(profile.parent().unwrap())
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    assert!(cargo.status().unwrap().success());
-    profile.join("examples").join("batches_sender")
-}
+use crate::process::{ServerProcess, example, url_in};
 
 /// Starts it; gives back where orders go.
 fn start(directory: &Path, arguments: &[&str]) -> (ServerProcess, String) {
-    let mut command = Command::new(example());
+    let mut command = Command::new(example("batches_sender"));
     command
         .args(["--listen", "127.0.0.1:0"])
         .args(arguments)

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jitney::Jitney;
 use jitney::client::{Client, Error, Retries, Submit};
-use jitney::embed::Builder;
-use jitney::job::{Payload, Processor, State, Status};
-use jitney::policy::{PolicyBook, PolicyPatch, ProcessorPolicy};
+use jitney::embed::{Builder, OpenError};
+use jitney::job::{Payload, State, Status};
+use jitney::policy::PolicyPatch;
 use jitney::worker::{HandlerError, Job, Outcomes, Worker, service};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -39,17 +39,6 @@ fn waiting(worker: Worker) -> (Worker, Arc<Notify>, Arc<Notify>) {
         }
     });
     (worker, begun, go_on)
-}
-
-fn policy(patch: PolicyPatch) -> PolicyBook {
-    let orders = ProcessorPolicy {
-        base: patch,
-        ..ProcessorPolicy::default()
-    };
-    let mut book = PolicyBook::default();
-    book.processors
-        .insert(Processor::parse("orders").unwrap(), orders);
-    book
 }
 
 async fn refusal(client: &Client, submit: Submit) -> (String, u16, String) {
@@ -158,11 +147,14 @@ async fn a_worker_that_outlives_its_jitney_ends_with_a_reason() {
 #[tokio::test]
 async fn a_handler_that_hangs_is_dropped_at_its_batch_timeout_and_its_slot_is_free_again() {
     let jitney = Jitney::in_memory()
-        .policies(policy(PolicyPatch {
-            lease: Some(Duration::from_millis(60)),
-            batch_timeout: Some(Duration::from_millis(150)),
-            ..PolicyPatch::default()
-        }))
+        .policy(
+            "orders",
+            PolicyPatch {
+                lease: Some(Duration::from_millis(100)),
+                batch_timeout: Some(Duration::from_millis(150)),
+                ..PolicyPatch::default()
+            },
+        )
         .open()
         .await
         .unwrap();
@@ -176,6 +168,34 @@ async fn a_handler_that_hangs_is_dropped_at_its_batch_timeout_and_its_slot_is_fr
     let job = jitney.client().submit_and_wait(order(5), PATIENCE).await.unwrap();
     assert_eq!((job.result_as::<i64>().unwrap(), job.crashes), (5, 1));
     jitney.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_setup_that_contradicts_itself_is_an_error_before_anything_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = async |builder: Builder| match builder.open().await {
+        Err(OpenError::Contradiction(detail)) => detail,
+        other => panic!("{other:?}"),
+    };
+    let builder = || Jitney::builder(directory.path().join("jobs"));
+    let longer = PolicyPatch {
+        lease: Some(Duration::from_secs(4)),
+        heartbeat: Some(Duration::from_secs(3)),
+        ..PolicyPatch::default()
+    };
+    assert!(
+        open(builder().policy("orders", longer))
+            .await
+            .contains("heartbeat")
+    );
+    let detail = open(builder().policy("no name", PolicyPatch::default())).await;
+    assert!(detail.contains("`no name`"));
+    assert!(
+        open(builder().segment_bytes(1 << 20))
+            .await
+            .contains("`segment_bytes`")
+    );
+    assert!(!directory.path().join("jobs").exists());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod cli;
 mod control;
 mod docs;
 mod embed;
+mod embedded;
 mod exec;
 mod http;
 mod log_tools;

@@ -1,6 +1,8 @@
 //! A child process that says where it listens, and is not left behind.
 
+use std::env;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
@@ -50,6 +52,15 @@ impl ServerProcess {
         }
     }
 
+    /// All lines up to the first that contains `what`, with it.
+    pub(crate) fn lines_to(&mut self, what: &str) -> String {
+        let mut lines = String::new();
+        while !lines.lines().last().is_some_and(|line| line.contains(what)) {
+            assert!(self.stdout.read_line(&mut lines).unwrap() > 0, "{lines}");
+        }
+        lines
+    }
+
     /// What is printed from here to the end.
     pub(crate) fn rest(&mut self) -> String {
         let mut text = String::new();
@@ -79,6 +90,24 @@ impl Drop for ServerProcess {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// An example, built as this test was.
+pub(crate) fn example(name: &str) -> PathBuf {
+    // <target>/<profile>/deps/it-<hash>
+    let this = env::current_exe().unwrap();
+    let profile = this.parent().unwrap().parent().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--package", "jitney", "--example", name])
+        .arg("--target-dir")
+        .arg(profile.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success());
+    profile.join("examples").join(name)
 }
 
 /// The part of a line from `http://` on, up to white space or a quote.

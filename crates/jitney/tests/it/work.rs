@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
-use crate::batches_sender::example;
+use crate::process::example;
 use crate::process::{ServerProcess, url_in};
 
 fn jitney(directory: &Path, arguments: &[&str]) -> Command {
@@ -28,7 +28,7 @@ fn a_program_gets_jobs_and_its_results_reach_the_callers() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--bus", "memory"];
     let mut server = ServerProcess::start(&mut jitney(directory.path(), &serve));
     let url = url_in(&server.line_with("listening on"));
-    let program = format!("'{}' --executor", example().display());
+    let program = format!("'{}' --executor", example("batches_sender").display());
     let work = [
         "work",
         "orders",
