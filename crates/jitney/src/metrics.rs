@@ -535,7 +535,23 @@ fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
         usage.disk_bytes,
     )?;
     out.counter("jitney_log_groups", "Commit groups written", usage.groups)?;
+    group_sizes(out, usage)?;
     out.counter("jitney_log_syncs", "Syncs made", usage.syncs)
+}
+
+fn group_sizes(out: &mut Out<'_>, usage: &Usage) -> fmt::Result {
+    let mut metric = out.0.encode_descriptor(
+        "jitney_log_group_appends",
+        "Appends that share a commit group",
+        None,
+        MetricType::Histogram,
+    )?;
+    let sizes = &usage.group_sizes;
+    let (buckets, above) = sizes.buckets();
+    let buckets = buckets.map(|(bound, groups)| (float(bound), groups));
+    let buckets: Vec<_> = buckets.chain([(f64::INFINITY, above)]).collect();
+    let groups = sizes.groups.iter().sum();
+    metric.encode_histogram::<NoLabelSet>(float(sizes.appends), groups, &buckets, None)
 }
 
 /// The encoder, with the few shapes that are used here.
