@@ -64,6 +64,8 @@ pub struct Metrics {
     connections_refused: AtomicU64,
     /// Connections open now.
     connections_open: AtomicU64,
+    /// Reloads of the configuration: in force, refused.
+    reloads: [AtomicU64; 2],
 }
 
 /// How often one route answered with one status.
@@ -164,6 +166,11 @@ impl Metrics {
         self.batch_jobs.fetch_add(jobs, Ordering::Relaxed);
     }
 
+    /// The configuration was read again, and is in force or was refused.
+    pub fn reloaded(&self, in_force: bool) {
+        bump(&self.reloads[usize::from(!in_force)]);
+    }
+
     /// A connection was accepted.
     pub fn connection_opened(&self) {
         bump(&self.connections);
@@ -213,6 +220,7 @@ impl Metrics {
             connections: self.connections.load(Ordering::Relaxed),
             connections_refused: self.connections_refused.load(Ordering::Relaxed),
             connections_open: self.connections_open.load(Ordering::Relaxed),
+            reloads: read(&self.reloads),
         }
     }
 }
@@ -271,6 +279,7 @@ struct Counts {
     connections: u64,
     connections_refused: u64,
     connections_open: u64,
+    reloads: [u64; 2],
 }
 
 /// One scrape.
@@ -287,6 +296,12 @@ impl Collector for Scrape {
         self.batches(&mut out)?;
         self.lanes(&mut out)?;
         self.http(&mut out)?;
+        out.counters(
+            "jitney_config_reloads",
+            "Reloads of the configuration, by what became of them",
+            "result",
+            &pairs(&["in_force", "refused"], &self.counts.reloads),
+        )?;
         self.limits(&mut out)?;
         if let Some(moment) = &self.moment.server {
             server(&mut out, moment)?;
