@@ -64,8 +64,6 @@ pub struct Metrics {
     connections_refused: AtomicU64,
     /// Connections open now.
     connections_open: AtomicU64,
-    /// Reloads of the configuration: in force, refused.
-    reloads: [AtomicU64; 2],
 }
 
 /// How often one route answered with one status.
@@ -135,6 +133,13 @@ impl Metrics {
         bump(&self.submitted[priority.index()]);
     }
 
+    /// Many jobs became durable: how many of each priority, by [`Priority::index`].
+    pub fn submitted_many(&self, counts: [u64; 3]) {
+        for (submitted, count) in self.submitted.iter().zip(counts) {
+            submitted.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
     /// A submit met an earlier one under the same id or key.
     pub fn replayed(&self) {
         bump(&self.replayed);
@@ -164,11 +169,6 @@ impl Metrics {
             .unwrap_or(BATCH_BOUNDS.len());
         bump(&self.batch_sizes[bucket]);
         self.batch_jobs.fetch_add(jobs, Ordering::Relaxed);
-    }
-
-    /// The configuration was read again, and is in force or was refused.
-    pub fn reloaded(&self, in_force: bool) {
-        bump(&self.reloads[usize::from(!in_force)]);
     }
 
     /// A connection was accepted.
@@ -220,7 +220,6 @@ impl Metrics {
             connections: self.connections.load(Ordering::Relaxed),
             connections_refused: self.connections_refused.load(Ordering::Relaxed),
             connections_open: self.connections_open.load(Ordering::Relaxed),
-            reloads: read(&self.reloads),
         }
     }
 }
@@ -279,7 +278,6 @@ struct Counts {
     connections: u64,
     connections_refused: u64,
     connections_open: u64,
-    reloads: [u64; 2],
 }
 
 /// One scrape.
@@ -296,12 +294,6 @@ impl Collector for Scrape {
         self.batches(&mut out)?;
         self.lanes(&mut out)?;
         self.http(&mut out)?;
-        out.counters(
-            "jitney_config_reloads",
-            "Reloads of the configuration, by what became of them",
-            "result",
-            &pairs(&["in_force", "refused"], &self.counts.reloads),
-        )?;
         self.limits(&mut out)?;
         if let Some(moment) = &self.moment.server {
             server(&mut out, moment)?;
@@ -550,23 +542,7 @@ fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
         usage.disk_bytes,
     )?;
     out.counter("jitney_log_groups", "Commit groups written", usage.groups)?;
-    group_sizes(out, usage)?;
     out.counter("jitney_log_syncs", "Syncs made", usage.syncs)
-}
-
-fn group_sizes(out: &mut Out<'_>, usage: &Usage) -> fmt::Result {
-    let mut metric = out.0.encode_descriptor(
-        "jitney_log_group_appends",
-        "Appends that share a commit group",
-        None,
-        MetricType::Histogram,
-    )?;
-    let sizes = &usage.group_sizes;
-    let (buckets, above) = sizes.buckets();
-    let buckets = buckets.map(|(bound, groups)| (float(bound), groups));
-    let buckets: Vec<_> = buckets.chain([(f64::INFINITY, above)]).collect();
-    let groups = sizes.groups.iter().sum();
-    metric.encode_histogram::<NoLabelSet>(float(sizes.appends), groups, &buckets, None)
 }
 
 /// The encoder, with the few shapes that are used here.

@@ -14,6 +14,7 @@
 mod control;
 mod ids;
 mod lease;
+mod many;
 pub mod port;
 mod records;
 pub mod refusal;
@@ -39,6 +40,7 @@ use crate::policy::PolicyBook;
 use control::Control;
 use ids::IdSource;
 use lease::{Granting, LeaseCalls};
+use many::{ManyCalls, SubmittingMany};
 use port::{Answer, CallId, Command, Inbound, Info, Port, Readiness, SettleAnswer};
 use refusal::Refusal;
 use settle::{ReplyTo, Settling, SettlingTable};
@@ -76,6 +78,8 @@ pub struct Driver<B, C, P> {
     /// What the dispatcher wants done; drained in every round.
     actions: Vec<Action>,
     waiters: Waiters,
+    /// Calls that submit many jobs, and wait for them.
+    many: ManyCalls,
     /// Processors whose first job is in flight: the dispatcher does not know them yet.
     expected_processors: HashSet<Processor>,
     /// What happens when an append is written, durable, or failed.
@@ -109,6 +113,7 @@ pub struct Driver<B, C, P> {
 /// What hangs on one append.
 enum Pending {
     Submit(Submitting),
+    SubmitMany(SubmittingMany),
     Grant(Granting),
     Settle(Settling),
     /// The one that [`Control`] has in flight.
@@ -150,6 +155,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             metrics: options.metrics,
             actions: Vec::new(),
             waiters: Waiters::default(),
+            many: ManyCalls::default(),
             expected_processors: HashSet::new(),
             pending: HashMap::new(),
             settling: SettlingTable::default(),
@@ -209,7 +215,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         while taken < CALLS_PER_ROUND
             && let Some(inbound) = self.port.take()
         {
-            taken += 1;
+            taken += weight(&inbound);
             match inbound {
                 Inbound::Call(call, command) => self.on_call(call, command),
                 Inbound::Gone(call) => self.on_gone(call),
@@ -228,7 +234,9 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         }
         match command {
             Command::Submit(submit) => self.on_submit(call, submit),
+            Command::SubmitMany(many) => self.on_submit_many(call, &many),
             Command::Get { id, wait } => self.on_get(call, id, wait),
+            Command::GetMany(ids) => self.on_get_many(call, &ids),
             Command::Lease(lease) => self.on_lease(call, *lease),
             Command::Settle(settle) => self.on_settle(call, settle),
             Command::Extend { token } => self.on_extend(call, token),
@@ -245,6 +253,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
 
     fn on_gone(&mut self, call: CallId) {
         self.waiters.remove(call);
+        self.many.forget(call);
         self.forget_lease_call(call);
         self.forget_change(call);
     }
@@ -265,8 +274,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             capabilities: self.bus.capabilities(),
             usage: self.bus.usage(),
             readiness: self.readiness(),
-            waiters: u64::try_from(self.waiters.len()).unwrap_or(u64::MAX),
             processors: u64::try_from(processors).unwrap_or(u64::MAX),
+            waiters: u64::try_from(self.waiters.len() + self.many.waiting()).unwrap_or(u64::MAX),
         };
         self.port.answer(call, Answer::Info(Box::new(info)));
     }
@@ -338,6 +347,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     fn on_durable(&mut self, ticket: Ticket) {
         match self.pending.remove(&ticket) {
             Some(Pending::Submit(submitting)) => self.submit_is_durable(submitting),
+            Some(Pending::SubmitMany(submitting)) => self.many_are_durable(submitting),
             Some(Pending::Settle(settling)) => self.settle_is_durable(settling),
             Some(Pending::Grant(granting)) => self.hand_out(granting),
             // It takes effect when the bus reports the setting.
@@ -358,6 +368,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         };
         match self.pending.remove(&ticket) {
             Some(Pending::Submit(submitting)) => self.submit_failed(submitting, &refusal),
+            Some(Pending::SubmitMany(submitting)) => self.many_failed(submitting, &refusal),
             Some(Pending::Settle(settling)) => self.settle_failed(settling, &refusal),
             Some(Pending::Grant(granting)) => self.grant_failed(granting, &refusal),
             Some(Pending::Change) => self.change_failed(&refusal),
@@ -372,12 +383,16 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     /// Nothing is acknowledged after a failed sync: whoever still waits hears that it is unknown.
     fn poison(&mut self) {
         self.ended = Some(Ended::Poisoned);
+        for call in self.many.take_calls() {
+            self.refuse(call, Refusal::OutcomeUnknown);
+        }
         let mut pending: Vec<_> = std::mem::take(&mut self.pending).into_iter().collect();
         pending.sort_unstable_by_key(|(ticket, _)| *ticket);
         for (ticket, pending) in pending {
             self.fail_riders(ticket, &Refusal::OutcomeUnknown);
             match pending {
                 Pending::Submit(submitting) => self.submit_failed(submitting, &Refusal::OutcomeUnknown),
+                Pending::SubmitMany(submitting) => self.many_failed(submitting, &Refusal::OutcomeUnknown),
                 Pending::Settle(settling) => self.settle_failed(settling, &Refusal::OutcomeUnknown),
                 Pending::Grant(granting) => self.grant_failed(granting, &Refusal::OutcomeUnknown),
                 Pending::Change => self.change_failed(&Refusal::OutcomeUnknown),
@@ -497,19 +512,22 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     fn waiters_full(&self) -> bool {
-        u64::try_from(self.waiters.taken()).unwrap_or(u64::MAX) >= self.limits.waiters_max
+        let taken = self.waiters.taken() + self.many.waiting();
+        u64::try_from(taken).unwrap_or(u64::MAX) >= self.limits.waiters_max
     }
 
     fn wake(&mut self, id: JobId) {
         for waiter in self.waiters.wake(id) {
             self.answer_waiter(waiter);
         }
+        self.wake_many(id);
     }
 
     fn expire_waits(&mut self) {
         while let Some(waiter) = self.waiters.expire(self.now.mono) {
             self.answer_waiter(waiter);
         }
+        self.expire_many();
     }
 
     /// Answers with the job as it is: ended, or not yet.
@@ -530,6 +548,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         [
             self.dispatcher.next_timer(),
             self.waiters.next_end(),
+            self.many.next_end(),
             self.bus.next_timer(),
             self.marks_due,
             grace,
@@ -537,5 +556,14 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         .into_iter()
         .flatten()
         .min()
+    }
+}
+
+/// How much of a round a call takes up.
+fn weight(inbound: &Inbound) -> usize {
+    match inbound {
+        Inbound::Call(_, Command::SubmitMany(many)) => many.jobs.len().max(1),
+        Inbound::Call(_, Command::GetMany(ids)) => ids.len().max(1),
+        _ => 1,
     }
 }

@@ -12,7 +12,9 @@ use crate::bus::{Capabilities, Usage};
 use crate::clock::WallMs;
 use crate::dispatcher::event::LaneStats;
 use crate::driver::refusal::Refusal;
-use crate::job::{Group, IdempotencyKey, JobError, JobId, JobView, Payload, Priority, Processor, Token};
+use crate::job::{
+    Group, IdempotencyKey, JobError, JobId, JobView, Payload, Priority, Processor, State, Status, Token,
+};
 use crate::policy::{Explained, PolicyBook, PolicyPatch, Table};
 
 /// Names a call; its maker never uses one twice.
@@ -56,6 +58,8 @@ pub enum Inbound {
 pub enum Command {
     /// Take a job.
     Submit(Box<Submit>),
+    /// Take many jobs, each on its own: one that is refused refuses no other.
+    SubmitMany(Box<SubmitMany>),
     /// Show a job; with `wait`, once it has ended.
     Get {
         /// The job.
@@ -63,6 +67,8 @@ pub enum Command {
         /// How long to hold the answer for the outcome.
         wait: Option<Duration>,
     },
+    /// Show many jobs, as they are: as many of the first as fit in one answer, at least one.
+    GetMany(Vec<JobId>),
     /// Hand out batches.
     Lease(Box<Lease>),
     /// Take outcomes.
@@ -122,6 +128,23 @@ pub struct Submit {
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// How long to hold the answer for the outcome.
+    pub wait: Option<Duration>,
+}
+
+impl Submit {
+    /// Whether a repeat of it is recognised: it has an id of its own or an idempotency key.
+    #[must_use]
+    pub const fn is_named(&self) -> bool {
+        self.id.is_some() || self.idempotency.is_some()
+    }
+}
+
+/// Many jobs on their way in, in their order.
+#[derive(Debug, Clone)]
+pub struct SubmitMany {
+    /// The jobs. Their own `wait` is not looked at.
+    pub jobs: Vec<Submit>,
+    /// How long to hold the answer for the outcomes of all of them.
     pub wait: Option<Duration>,
 }
 
@@ -248,8 +271,12 @@ pub struct SetPolicy {
 pub enum Answer {
     /// To a submit.
     Submitted(Box<Submitted>),
+    /// To many submits: what became of each, in their order.
+    SubmittedMany(Vec<Result<Taken, Refusal>>),
     /// To a get. `None` inside a refusal never happens: an unknown job is [`Refusal::UnknownJob`].
     Job(Box<JobView>),
+    /// To a get of many: the first of them, in their order.
+    Jobs(Vec<Result<JobView, Refusal>>),
     /// To a lease poll.
     Leased(Leased),
     /// To a settle.
@@ -284,6 +311,19 @@ pub struct Submitted {
     pub workers: u32,
     /// A processor of a near name that has workers, where this one has never had any.
     pub did_you_mean: Option<String>,
+}
+
+/// One of many jobs, taken: what a caller needs to know of it, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The job.
+    pub id: JobId,
+    /// What callers see of its life.
+    pub status: Status,
+    /// Where exactly it is.
+    pub state: State,
+    /// It was submitted before under the same id or key.
+    pub replayed: bool,
 }
 
 /// The answer to a lease poll.

@@ -51,6 +51,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 self.answer_waiter(waiter);
             }
         }
+        self.stop_waiting_for_many(true);
     }
 
     /// Closes the bus once nothing is leased or in flight, or the grace is over.
@@ -67,6 +68,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             self.waiters.remove(waiter.call);
             self.answer_waiter(waiter);
         }
+        self.stop_waiting_for_many(false);
         self.marks_due = self.marks_due.map(|_| self.now.mono);
         self.write_marks();
         self.bus.close();

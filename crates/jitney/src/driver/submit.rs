@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use super::view;
 use super::waiters::Asked;
 use super::{Driver, Pending};
-use crate::bus::{Bus, Durability, Known, Record, Space, Ticket};
+use crate::bus::{Bus, Durability, Known, Record, Space, Ticket, Usage};
 use crate::clock::{Clock, WallMs};
 use crate::job::{JobId, JobView, Processor};
 
@@ -28,18 +28,29 @@ pub(super) struct Submitting {
 }
 
 /// A submit that met its first in flight.
-struct Repeat {
-    call: CallId,
-    wait: Option<Duration>,
+pub(super) struct Repeat {
+    pub asker: Asker,
+    /// The job that both mean.
+    pub id: JobId,
+    pub wait: Option<Duration>,
     /// Its content is another: what it hears once the first is durable.
-    conflict: Option<Refusal>,
+    pub conflict: Option<Refusal>,
+}
+
+/// Who hears what became of a repeat.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// A call of its own.
+    Call(CallId),
+    /// One of many: the call, and the place in it.
+    Place(CallId, usize),
 }
 
 /// What a submit is, before it is admitted.
-enum Recognised {
+pub(super) enum Recognised {
     New,
     /// Its first is in this append; with the refusal that is due if their content differs.
-    InFlight(Ticket, Option<Refusal>),
+    InFlight(JobId, Ticket, Option<Refusal>),
     /// It was submitted before.
     Known(JobId, Known),
     /// Its id or key was used for something else.
@@ -52,21 +63,32 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             return self.refuse(call, Refusal::Draining);
         }
         match self.recognise(&submit) {
-            Recognised::New => match self.admit(&submit) {
+            Recognised::New => match self
+                .admit(&submit, submit.wait, &self.bus.usage())
+                .and_then(|()| self.admit_processor(&submit.processor, &HashSet::new()))
+            {
                 Ok(()) => self.append_submit(call, submit),
                 Err(refusal) => self.refuse(call, refusal),
             },
-            Recognised::InFlight(ticket, conflict) => {
+            Recognised::InFlight(id, ticket, conflict) => {
                 // What clashes with its first is refused in the end: it will not wait.
                 let wait = submit.wait.filter(|_| conflict.is_none());
-                self.join(ticket, Repeat { call, wait, conflict });
+                let repeat = Repeat {
+                    asker: Asker::Call(call),
+                    id,
+                    wait,
+                    conflict,
+                };
+                if let Err(refusal) = self.join(ticket, repeat) {
+                    self.refuse(call, refusal);
+                }
             }
             Recognised::Known(id, known) => self.replay(call, id, known, &submit),
             Recognised::Conflict(refusal) => self.refuse(call, refusal),
         }
     }
 
-    fn recognise(&self, submit: &Submit) -> Recognised {
+    pub(super) fn recognise(&self, submit: &Submit) -> Recognised {
         let (id, conflict) = if let Some(id) = submit.id {
             (id, Refusal::IdReused)
         } else if let Some(entry) = submit.idempotency.and_then(|key| self.bus.find_key(key)) {
@@ -84,7 +106,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         match known {
             // The first may still fail, and then binds nothing.
             Known::Submitting { ticket, .. } if self.pending.contains_key(&ticket) => {
-                Recognised::InFlight(ticket, differs.then_some(conflict))
+                Recognised::InFlight(id, ticket, differs.then_some(conflict))
             }
             _ if differs => Recognised::Conflict(conflict),
             _ => Recognised::Known(id, known),
@@ -92,17 +114,19 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     /// A submit whose first is in flight waits for it, and afterwards perhaps for the job.
-    fn join(&mut self, ticket: Ticket, repeat: Repeat) {
-        if let Err(refusal) = self.admit_waiter(repeat.wait) {
-            return self.refuse(repeat.call, refusal);
-        }
+    pub(super) fn join(&mut self, ticket: Ticket, repeat: Repeat) -> Result<(), Refusal> {
+        self.admit_waiter(repeat.wait)?;
         self.expect_waiter(repeat.wait);
-        if let Some(Pending::Submit(first)) = self.pending.get_mut(&ticket) {
-            first.repeats.push(repeat);
+        match self.pending.get_mut(&ticket) {
+            Some(Pending::Submit(first)) => first.repeats.push(repeat),
+            Some(Pending::SubmitMany(first)) => first.repeats.push(repeat),
+            // Only these two append submits with an id or a key.
+            Some(Pending::Grant(_) | Pending::Settle(_) | Pending::Change) | None => {}
         }
+        Ok(())
     }
 
-    fn admit_waiter(&self, wait: Option<Duration>) -> Result<(), Refusal> {
+    pub(super) fn admit_waiter(&self, wait: Option<Duration>) -> Result<(), Refusal> {
         if wait.is_some() && self.waiters_full() {
             return Err(Refusal::TooManyWaiters {
                 limit: self.limits.waiters_max,
@@ -111,35 +135,39 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         Ok(())
     }
 
-    fn expect_waiter(&mut self, wait: Option<Duration>) {
+    pub(super) fn expect_waiter(&mut self, wait: Option<Duration>) {
         if wait.is_some() {
             self.waiters.expect();
         }
     }
 
-    fn unexpect_waiter(&mut self, wait: Option<Duration>) {
+    pub(super) fn unexpect_waiter(&mut self, wait: Option<Duration>) {
         if wait.is_some() {
             self.waiters.unexpect();
         }
     }
 
-    fn admit(&self, submit: &Submit) -> Result<(), Refusal> {
-        let usage = self.bus.usage();
+    /// Whether there is room for a job that is new, with the bus as full as `usage` says; its processor apart.
+    pub(super) fn admit(
+        &self,
+        submit: &Submit,
+        wait: Option<Duration>,
+        usage: &Usage,
+    ) -> Result<(), Refusal> {
         let limits = &self.limits;
-        self.admit_waiter(submit.wait)?;
+        self.admit_waiter(wait)?;
         if usage.unsettled >= limits.jobs_max {
             return Err(self.queue_full("jobs_max", limits.jobs_max, &submit.processor));
         }
         if let Some(limit) = limits.log_bytes_max.filter(|limit| usage.disk_bytes >= *limit) {
             return Err(self.queue_full("log_bytes_max", limit, &submit.processor));
         }
-        let named = submit.id.is_some() || submit.idempotency.is_some();
-        if named && usage.keys >= limits.keys_max {
+        if submit.is_named() && usage.keys >= limits.keys_max {
             return Err(Refusal::KeysFull {
                 limit: limits.keys_max,
             });
         }
-        self.admit_processor(&submit.processor, &HashSet::new())
+        Ok(())
     }
 
     /// Whether there is room for this processor, and those that a call in hand (`also`) brings before it.
@@ -182,6 +210,28 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     fn append_submit(&mut self, call: CallId, submit: Box<Submit>) {
+        let (id, record) = self.submit_record(&submit);
+        let appended = self.bus.append(&[record], Space::Submit, Durability::Sync);
+        match self.appended(appended, Space::Submit, Durability::Sync) {
+            Ok(ticket) => {
+                let accepted = self.now.wall;
+                self.expect_waiter(submit.wait);
+                self.expect_processor(&submit.processor);
+                let submitting = Submitting {
+                    call,
+                    id,
+                    submit,
+                    accepted,
+                    repeats: Vec::new(),
+                };
+                self.pending.insert(ticket, Pending::Submit(submitting));
+            }
+            Err(refusal) => self.refuse(call, refusal),
+        }
+    }
+
+    /// A new job as it is stored, with its id.
+    pub(super) fn submit_record<'a>(&mut self, submit: &'a Submit) -> (JobId, Record<'a>) {
         let id = submit.id.unwrap_or_else(|| self.ids.next_id(self.now.wall));
         let record = SubmitRecord {
             id,
@@ -207,25 +257,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             sequence: self.ids.next_sequence(),
             accepted: self.now.wall,
         };
-        let appended = self
-            .bus
-            .append(&[Record::Submit(record)], Space::Submit, Durability::Sync);
-        match self.appended(appended, Space::Submit, Durability::Sync) {
-            Ok(ticket) => {
-                let accepted = self.now.wall;
-                self.expect_waiter(submit.wait);
-                self.expect_processor(&submit.processor);
-                let submitting = Submitting {
-                    call,
-                    id,
-                    submit,
-                    accepted,
-                    repeats: Vec::new(),
-                };
-                self.pending.insert(ticket, Pending::Submit(submitting));
-            }
-            Err(refusal) => self.refuse(call, refusal),
-        }
+        (id, Record::Submit(record))
     }
 
     /// The job is durable, and not visible yet: its arrival comes after this.
@@ -238,34 +270,60 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             repeats,
         } = submitting;
         self.metrics.submitted(submit.priority);
-        let answer = |driver: &mut Self, call, wait, replayed| {
-            driver.unexpect_waiter(wait);
-            match wait {
-                Some(wait) if driver.stopping.is_none() => {
-                    driver.wait_for(call, id, wait, Asked::Submit { replayed });
-                }
-                _ => {
-                    let job = view::accepted(id, &submit, Some(accepted));
-                    driver.answer_submit(call, job, replayed);
-                }
+        self.unexpect_waiter(submit.wait);
+        match submit.wait {
+            Some(wait) if self.stopping.is_none() => {
+                self.wait_for(call, id, wait, Asked::Submit { replayed: false });
             }
-        };
-        answer(self, call, submit.wait, false);
-        for repeat in repeats {
-            match repeat.conflict {
-                Some(conflict) => self.refuse(repeat.call, conflict),
-                None => answer(self, repeat.call, repeat.wait, true),
+            _ => {
+                let job = view::accepted(id, &submit, Some(accepted));
+                self.answer_submit(call, job, false);
             }
         }
+        self.firsts_are_durable(repeats);
     }
 
     pub(super) fn submit_failed(&mut self, submitting: Submitting, refusal: &Refusal) {
         self.expected_processors.remove(&submitting.submit.processor);
         self.unexpect_waiter(submitting.submit.wait);
         self.refuse(submitting.call, refusal.clone());
-        for repeat in submitting.repeats {
+        self.firsts_failed(submitting.repeats, refusal);
+    }
+
+    /// The first of each of these is durable.
+    pub(super) fn firsts_are_durable(&mut self, repeats: Vec<Repeat>) {
+        for repeat in repeats {
             self.unexpect_waiter(repeat.wait);
-            self.refuse(repeat.call, refusal.clone());
+            let call = match repeat.asker {
+                Asker::Call(call) => call,
+                Asker::Place(call, place) => {
+                    self.joined(call, place, repeat.conflict);
+                    continue;
+                }
+            };
+            if let Some(conflict) = repeat.conflict {
+                self.refuse(call, conflict);
+                continue;
+            }
+            if let Some(wait) = repeat.wait.filter(|_| self.stopping.is_none()) {
+                self.wait_for(call, repeat.id, wait, Asked::Submit { replayed: true });
+                continue;
+            }
+            match self.view(repeat.id) {
+                Ok(job) => self.answer_submit(call, job, true),
+                Err(refusal) => self.refuse(call, refusal),
+            }
+        }
+    }
+
+    /// The first of each of these failed, and they share its fate.
+    pub(super) fn firsts_failed(&mut self, repeats: Vec<Repeat>, refusal: &Refusal) {
+        for repeat in repeats {
+            self.unexpect_waiter(repeat.wait);
+            match repeat.asker {
+                Asker::Call(call) => self.refuse(call, refusal.clone()),
+                Asker::Place(call, place) => self.joined(call, place, Some(refusal.clone())),
+            }
         }
     }
 

@@ -129,7 +129,7 @@ pub(super) fn settled_under(job: &StoredJob, token: crate::job::Token) -> Result
     Ok(decode_outcome(bytes)?.token == Some(token))
 }
 
-const fn end_state(reason: Option<Reason>) -> State {
+pub(super) const fn end_state(reason: Option<Reason>) -> State {
     match reason {
         Some(Reason::Exhausted | Reason::Dead) => State::Dead,
         _ => State::Done,

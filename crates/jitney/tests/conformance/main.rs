@@ -12,6 +12,7 @@ mod delivery;
 mod dir_log;
 mod harness;
 mod lifecycle;
+mod many;
 mod node;
 mod priority;
 mod reply;
@@ -74,6 +75,14 @@ macro_rules! every_bus {
                 of_many_callers_at_once_only_those_with_a_place_submit
                 processors_that_come_at_once_stay_within_their_limit
                 a_poll_that_settles_what_is_unknown_takes_one_batch;
+            many:
+                each_of_many_is_recognised_on_its_own
+                one_and_one_of_many_that_meet_in_flight_are_one_job
+                a_limit_in_the_middle_of_many_refuses_the_rest
+                many_that_wait_are_answered_when_all_are_done
+                many_whose_time_is_up_are_answered_as_they_are
+                many_that_wait_through_a_stop_wait_for_leased_jobs_only
+                more_jobs_than_one_append_takes_keep_their_order;
         }
     };
 }
@@ -101,6 +110,8 @@ macro_rules! buses_that_outlive_their_process {
                 c37_a_second_signal_ends_at_once_and_loses_nothing
                 c37_a_worker_inside_the_process_ends_with_it_and_its_jobs_start_at_once
                 c40_the_same_submit_after_a_restart_is_the_same_job;
+            many:
+                accepted_of_many_is_there_after_a_restart;
         }
     };
 }
@@ -129,6 +140,10 @@ macro_rules! buses_on_a_faulty_medium {
                 c24_what_no_append_can_hold_is_refused_with_the_limit;
             lifecycle:
                 c40_a_repeat_of_a_submit_that_found_no_room_is_a_new_submit;
+            many:
+                one_of_many_that_no_append_can_hold_is_refused_alone
+                many_that_found_no_room_are_new_when_they_come_again
+                many_are_accepted_after_their_sync_or_not_at_all;
         }
     };
 }
