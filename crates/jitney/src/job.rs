@@ -48,6 +48,9 @@ impl Processor {
 }
 
 impl Group {
+    /// The group of a job that names none.
+    pub const DEFAULT: &str = "default";
+
     /// A group of that name, or `None` if the name is not 1 to 64 of `A-Z a-z 0-9 _ - .`, starting with
     /// a letter or digit.
     #[must_use]
@@ -76,7 +79,7 @@ impl Group {
 
 impl Default for Group {
     fn default() -> Self {
-        Self(Arc::from("default"))
+        Self(Arc::from(Self::DEFAULT))
     }
 }
 

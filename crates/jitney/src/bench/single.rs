@@ -83,7 +83,12 @@ async fn measure(
     let before = process.sample(&context.clock).await?;
     let submitted = closed_loop(&callers, duration, &context.progress).await?;
     let after = process.sample(&context.clock).await?;
-    submitted.check()?;
+    if let Some(refusal) = &submitted.refusal {
+        return Err(Error::Server(format!(
+            "{} submits were refused: {refusal}",
+            submitted.refused
+        )));
+    }
     Ok(Measured {
         before,
         after,

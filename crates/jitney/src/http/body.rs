@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::error::{Code, Problem, Result};
 use super::parse::shown;
 use super::{App, Connection};
 use crate::limits::Limits;
-use crate::units::format_count;
+use crate::units::{format_count, format_duration};
 
 /// How much of a refused body is read and dropped beyond what a body may be, so that the client, still sending,
 /// sees the answer.
@@ -108,31 +108,11 @@ impl Bound {
 
 /// Reads a body. One that is too large goes to `rest`, to be dropped while it is answered.
 pub(crate) async fn read(app: &App, parts: &Parts, body: Body, bound: Bound) -> Result<Bytes> {
-    let pause_max = app.slow_client_timeout();
-    let rest = &Connection::of(parts).rest;
-    if let Some(problem) = encoded(&parts.headers) {
-        rest.leave(body);
-        return Err(problem);
-    }
-    let announced = body.size_hint().exact();
-    if let Some(bytes) = announced.filter(|bytes| *bytes > bound.bytes_max) {
-        // A client that asked before sending learns from the answer that it need not.
-        if !parts.headers.contains_key(EXPECT) {
-            rest.drop_of(body, bound.drain_bytes());
-        }
-        return Err(bound.exceeded(Some(bytes)));
-    }
+    let mut pieces = Pieces::new(app, parts, body, bound)?;
     let share = app.bodies().share(bound.of_worker);
-    let whole = collect(body, bound, share, pause_max, rest);
-    match tokio::time::timeout(pause_max.saturating_mul(PAUSES_MAX), whole).await {
+    match tokio::time::timeout(pieces.time_max(), collect(&mut pieces, share)).await {
         Ok(read) => read,
-        Err(_) => Err(Problem::new(
-            Code::SlowBody,
-            format!(
-                "the body took longer than {}",
-                crate::units::format_duration(pause_max.saturating_mul(PAUSES_MAX))
-            ),
-        )),
+        Err(_) => Err(pieces.too_slow()),
     }
 }
 
@@ -149,43 +129,13 @@ fn encoded(headers: &HeaderMap) -> Option<Box<Problem>> {
     Some(Problem::new(Code::UnsupportedMediaType, detail))
 }
 
-async fn collect(
-    mut body: Body,
-    bound: Bound,
-    mut share: Share,
-    pause_max: Duration,
-    rest: &Rest,
-) -> Result<Bytes> {
-    let announced = body.size_hint().exact();
+async fn collect(pieces: &mut Pieces, mut share: Share) -> Result<Bytes> {
     // Most bodies come in one piece, which is kept as it is.
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
-    let mut read: u64 = 0;
-    loop {
-        let frame = match tokio::time::timeout(pause_max, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => {
-                return Err(Problem::invalid("", format!("the body ended early: {error}")));
-            }
-            Ok(None) => break,
-            Err(_) => {
-                let detail = format!(
-                    "the body paused for longer than {}",
-                    crate::units::format_duration(pause_max)
-                );
-                return Err(Problem::new(Code::SlowBody, detail));
-            }
-        };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        read = read.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-        if read > bound.bytes_max {
-            rest.drop_of(body, bound.drain_bytes().saturating_sub(read));
-            return Err(bound.exceeded(None));
-        }
+    while let Some(data) = pieces.next(None).await? {
         if !share.grow(data.len()) {
-            rest.drop_of(body, bound.drain_bytes().saturating_sub(read));
+            pieces.leave();
             return Err(no_room(share.limit()));
         }
         if first.is_empty() {
@@ -193,7 +143,7 @@ async fn collect(
             continue;
         }
         if more.is_empty() {
-            let room = announced.unwrap_or(0).min(PREPARED_BYTES_MAX);
+            let room = pieces.announced.unwrap_or(0).min(PREPARED_BYTES_MAX);
             more.reserve(usize::try_from(room).unwrap_or(0).max(first.len() + data.len()));
             more.extend_from_slice(&first);
         }
@@ -202,8 +152,110 @@ async fn collect(
     Ok(share.keep(if more.is_empty() { first } else { more.freeze() }))
 }
 
+/// A body, piece by piece as it comes.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    /// `None` once it has ended, or was left.
+    body: Option<Body>,
+    bound: Bound,
+    announced: Option<u64>,
+    pause_max: Duration,
+    rest: Arc<Rest>,
+    /// Bytes so far.
+    read: u64,
+}
+
+impl Pieces {
+    /// Refuses a body that is encoded, or says that it is too large. It goes to `rest`, as does one that turns
+    /// out to be.
+    pub(crate) fn new(app: &App, parts: &Parts, body: Body, bound: Bound) -> Result<Self> {
+        let rest = Connection::of(parts).rest;
+        if let Some(problem) = encoded(&parts.headers) {
+            rest.leave(body);
+            return Err(problem);
+        }
+        let announced = body.size_hint().exact();
+        if let Some(bytes) = announced.filter(|bytes| *bytes > bound.bytes_max) {
+            // A client that asked before sending learns from the answer that it need not.
+            if !parts.headers.contains_key(EXPECT) {
+                rest.drop_of(body, bound.drain_bytes());
+            }
+            return Err(bound.exceeded(Some(bytes)));
+        }
+        Ok(Self {
+            body: Some(body),
+            bound,
+            announced,
+            pause_max: app.slow_client_timeout(),
+            rest,
+            read: 0,
+        })
+    }
+
+    /// The next piece; `None` at the end, or if none comes within `linger`.
+    pub(crate) async fn next(&mut self, linger: Option<Duration>) -> Result<Option<Bytes>> {
+        let pause_max = self.pause_max;
+        while let Some(body) = &mut self.body {
+            let patience = linger.unwrap_or(pause_max);
+            let frame = match tokio::time::timeout(patience, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => {
+                    self.body = None;
+                    return Err(Problem::invalid("", format!("the body ended early: {error}")));
+                }
+                Ok(None) => {
+                    self.body = None;
+                    return Ok(None);
+                }
+                Err(_) if linger.is_some() => return Ok(None),
+                Err(_) => {
+                    let pause = format_duration(pause_max);
+                    let detail = format!("the body paused for longer than {pause}");
+                    return Err(Problem::new(Code::SlowBody, detail));
+                }
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            self.read = self
+                .read
+                .saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+            if self.read > self.bound.bytes_max {
+                self.leave();
+                return Err(self.bound.exceeded(None));
+            }
+            return Ok(Some(data));
+        }
+        Ok(None)
+    }
+
+    /// How long a body may take, or a line of one that is read line by line.
+    pub(crate) const fn time_max(&self) -> Duration {
+        self.pause_max.saturating_mul(PAUSES_MAX)
+    }
+
+    /// It took longer than that.
+    pub(crate) fn too_slow(&self) -> Box<Problem> {
+        let detail = format!("the body took longer than {}", format_duration(self.time_max()));
+        Problem::new(Code::SlowBody, detail)
+    }
+
+    /// Whether all of it was read.
+    pub(crate) const fn ended(&self) -> bool {
+        self.body.is_none()
+    }
+
+    /// Nobody wants what is left: it is dropped as it comes, so that the client sees its answer.
+    pub(crate) fn leave(&mut self) {
+        if let Some(body) = self.body.take() {
+            self.rest
+                .drop_of(body, self.bound.drain_bytes().saturating_sub(self.read));
+        }
+    }
+}
+
 /// The bodies of all connections together take what they may.
-fn no_room(limit: u64) -> Box<Problem> {
+pub(crate) fn no_room(limit: u64) -> Box<Problem> {
     let detail = format!(
         "the bodies that are being served take {} bytes, which is `bodies_bytes_max`",
         format_count(limit)

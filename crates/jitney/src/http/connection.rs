@@ -1,6 +1,6 @@
 //! Accepts connections and serves each until it ends, is idle for too long, or the server stops.
 //!
-//! In: a listener and the door. Out: answers, and word of what was delivered. Every connection is a task of
+//! In: a listener and the router. Out: answers, and word of what was delivered. Every connection is a task of
 //! one set, which is awaited at the end, so that nothing outlives [`serve`].
 
 use std::convert::Infallible;
@@ -27,7 +27,8 @@ use tower_service::Service as _;
 use super::body::Rest;
 use super::delivery::{Answer, Link, Phase};
 use super::error::{Code, Problem, raw_response, unreadable_head};
-use super::{App, Connection, Door};
+use super::many::Work;
+use super::{App, Connection};
 use crate::units::format_count;
 
 /// The largest head of a request: room for cookies that have no business here.
@@ -55,8 +56,7 @@ const REFUSAL_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop`, then lets the answers in progress end, within bounds.
-pub(crate) async fn serve(listener: TcpListener, door: Door, stop: impl Future<Output = ()>) {
-    let app = door.app();
+pub(crate) async fn serve(listener: TcpListener, app: App, router: Router, stop: impl Future<Output = ()>) {
     let stopping = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut refusals = JoinSet::new();
@@ -86,7 +86,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, stop: impl Future<O
             }
             continue;
         }
-        connections.spawn(connection(socket, app.clone(), door.clone(), stopping.clone()));
+        connections.spawn(connection(socket, app.clone(), router.clone(), stopping.clone()));
     }
     drop(listener);
     stopping.cancel();
@@ -132,13 +132,14 @@ async fn refuse(mut socket: TcpStream, limit: u64) {
 }
 
 /// Serves one connection until it ends.
-async fn connection(socket: TcpStream, app: App, door: Door, stopping: CancellationToken) {
+async fn connection(socket: TcpStream, app: App, router: Router, stopping: CancellationToken) {
     let _open = Open::new(&app);
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
     let link = Arc::new(Link::default());
     let rest = Arc::new(Rest::default());
+    let work = Arc::new(Work::default());
     let io = TokioIo::new(Socket {
         stream: socket,
         link: Arc::clone(&link),
@@ -148,8 +149,9 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
     let here = Connection {
         link: Arc::clone(&link),
         rest: Arc::clone(&rest),
+        work: Arc::clone(&work),
     };
-    let service = hyper::service::service_fn(move |request| answer(request, door.router(), here.clone()));
+    let service = hyper::service::service_fn(move |request| answer(request, router.clone(), here.clone()));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -171,7 +173,8 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
         if let Poll::Ready(ended) = served.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
-        // After hyper: what it just read is dropped at once.
+        // After hyper: what it just read is used, or dropped, at once.
+        work.poll(cx);
         rest.poll(cx);
         watch.poll(&link, cx).map(Ok)
     })

@@ -1,9 +1,8 @@
 //! Counts answers by route and status, and how long they took by kind of request.
 //!
-//! The routes of one app are fixed, so that counting takes no lock; those that a reload brings count on.
+//! The routes are fixed at start, so that counting takes no lock.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -49,17 +48,17 @@ pub(super) struct RequestCounts {
     /// Requests that matched nothing.
     other: Counted,
     /// By [`CLASSES`].
-    times: Arc<[Times; CLASSES.len()]>,
+    times: [Times; CLASSES.len()],
 }
 
-/// One route. Clones count together.
-#[derive(Clone, Debug)]
+/// One route.
+#[derive(Debug)]
 struct Counted {
     /// The path as its owner wrote it.
     template: String,
     class: Class,
     /// One counter per status, from 100 on.
-    statuses: Arc<[AtomicU64]>,
+    statuses: Box<[AtomicU64]>,
 }
 
 /// How long requests of a class took: one counter per bound, and one for all above.
@@ -100,7 +99,7 @@ impl Counted {
     }
 
     fn read(&self, counts: &mut Vec<RouteCount>) {
-        for (status, counter) in (100..=599).zip(&*self.statuses) {
+        for (status, counter) in (100..=599).zip(&self.statuses) {
             let count = counter.load(Ordering::Relaxed);
             if count > 0 {
                 counts.push(RouteCount {
@@ -138,23 +137,7 @@ impl RequestCounts {
         Self {
             routes: own.chain(routes).collect(),
             other: Counted::new("other".to_owned(), Class::Other),
-            times: Arc::default(),
-        }
-    }
-
-    /// The same counters, and new ones for routes that it does not have. What was once counted stays, so that no
-    /// counter goes back.
-    pub(super) fn with(&self, routes: impl Iterator<Item = (String, String)>) -> Self {
-        let mut all = self.routes.clone();
-        for (matched, template) in routes {
-            all.entry(matched)
-                .or_insert_with(|| Counted::new(String::new(), Class::Route))
-                .template = template;
-        }
-        Self {
-            routes: all,
-            other: self.other.clone(),
-            times: Arc::clone(&self.times),
+            times: Default::default(),
         }
     }
 
@@ -164,7 +147,7 @@ impl RequestCounts {
             .and_then(|matched| self.routes.get(matched))
             .unwrap_or(&self.other);
         counted.bump(status);
-        for ((class, _), times) in CLASSES.iter().zip(&*self.times) {
+        for ((class, _), times) in CLASSES.iter().zip(&self.times) {
             if *class == counted.class {
                 times.add(took);
             }
@@ -192,7 +175,7 @@ impl RequestCounts {
     pub(super) fn latencies(&self) -> Vec<Latency> {
         CLASSES
             .iter()
-            .zip(&*self.times)
+            .zip(&self.times)
             .map(|((_, name), times)| Latency {
                 class: name,
                 buckets: times

@@ -65,8 +65,11 @@ impl Link {
 
     /// Bytes came from the client.
     pub(crate) fn bytes_came(&self) {
-        if self.progress().1 == Phase::Idle {
-            self.enter(Phase::Head);
+        match self.progress() {
+            (_, Phase::Idle, _) => self.enter(Phase::Head),
+            // A client may send all of its body before it reads any of the answer.
+            (_, Phase::Busy, true) => self.enter(Phase::Busy),
+            _ => {}
         }
     }
 

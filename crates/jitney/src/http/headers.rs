@@ -6,6 +6,7 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName};
 
 use super::error::{Code, Problem, Result};
+use super::parse::job;
 use super::parse::payload::{self, Declared};
 use super::parse::query::Query;
 use crate::units::format_duration;
@@ -18,9 +19,6 @@ pub(crate) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("ide
 pub(crate) const JITNEY_JOB_ID: HeaderName = HeaderName::from_static("jitney-job-id");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// The longest idempotency key.
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// The caller's idempotency key.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
@@ -38,13 +36,8 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
 
 /// Fails if an idempotency key is none.
 pub(crate) fn check_idempotency_key(key: &[u8]) -> Result<()> {
-    let visible = key.iter().all(|byte| (b'!'..=b'~').contains(byte));
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !visible {
-        let detail =
-            format!("`Idempotency-Key` must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
-        return Err(Problem::invalid("Idempotency-Key", detail));
-    }
-    Ok(())
+    job::check_idempotency_key(key, "Idempotency-Key")
+        .map_err(|detail| Problem::invalid("Idempotency-Key", detail))
 }
 
 /// How long the caller waits: the parameter `wait`, or `Prefer: wait=10`. Zero is no wait.
@@ -114,6 +107,15 @@ fn is_hex(text: &str, length: usize) -> bool {
 
 /// Fails if the caller accepts no JSON.
 pub(crate) fn check_accept(headers: &HeaderMap) -> Result<()> {
+    check_accept_of(headers, &["application/json"])
+}
+
+/// Fails if the caller accepts neither NDJSON nor JSON: clients that always say that they want JSON get lines of it.
+pub(crate) fn check_accept_ndjson(headers: &HeaderMap) -> Result<()> {
+    check_accept_of(headers, &NDJSON_ANSWERS)
+}
+
+fn check_accept_of(headers: &HeaderMap, types: &[&str]) -> Result<()> {
     let mut ranges = headers
         .get_all(ACCEPT)
         .iter()
@@ -121,27 +123,54 @@ pub(crate) fn check_accept(headers: &HeaderMap) -> Result<()> {
         .flat_map(|value| value.split(','))
         .filter(|range| !range.trim().is_empty())
         .peekable();
-    if ranges.peek().is_none() || ranges.any(admits_json) {
+    if ranges.peek().is_none() || ranges.any(|range| admits(range, types)) {
         return Ok(());
     }
     Err(Problem::new(
         Code::NotAcceptable,
-        "the answer is application/json, which `Accept` does not admit",
+        format!("the answer is {}, which `Accept` does not admit", types[0]),
     ))
 }
 
-fn admits_json(range: &str) -> bool {
+/// The types under which NDJSON comes: the first is the one that answers have.
+pub(crate) const NDJSON_TYPES: [&str; 4] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+];
+
+/// Whether the body is declared to be NDJSON.
+pub(crate) fn is_ndjson(headers: &HeaderMap) -> Result<bool> {
+    let content_type = payload::content_type(headers)?.unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    Ok(NDJSON_TYPES
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known)))
+}
+
+/// What an answer in NDJSON may be called.
+const NDJSON_ANSWERS: [&str; 5] = [
+    NDJSON_TYPES[0],
+    NDJSON_TYPES[1],
+    NDJSON_TYPES[2],
+    NDJSON_TYPES[3],
+    "application/json",
+];
+
+fn admits(range: &str, types: &[&str]) -> bool {
     let mut parts = range.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default();
-    let json = ["*/*", "application/*", "application/json"]
+    let admitted = ["*/*", "application/*"]
         .iter()
+        .chain(types)
         .any(|known| kind.eq_ignore_ascii_case(known));
     let refused = parts
         .filter_map(|parameter| parameter.split_once('='))
         .any(|(name, value)| {
             name.trim().eq_ignore_ascii_case("q") && value.trim().parse::<f32>().is_ok_and(|q| q <= 0.0)
         });
-    json && !refused
+    admitted && !refused
 }
 
 /// Fails if the body of an endpoint that reads JSON is declared to be something else.
@@ -154,10 +183,13 @@ pub(crate) fn check_json_type(headers: &HeaderMap) -> Result<()> {
     let detail = match payload::declared(content_type) {
         Declared::Nothing | Declared::Json | Declared::OwnJson => return Ok(()),
         Declared::Form if !essence.eq_ignore_ascii_case("multipart/form-data") => return Ok(()),
-        Declared::Other if essence.eq_ignore_ascii_case("application/x-ndjson") => format!(
-            "`{essence}` (bulk submit) is not in {}; send one envelope as application/json",
-            super::parse::VERSION
-        ),
+        Declared::Other
+            if NDJSON_TYPES
+                .iter()
+                .any(|known| essence.eq_ignore_ascii_case(known)) =>
+        {
+            format!("`{essence}` is for many jobs at `/v1/jobs`; send application/json here")
+        }
         Declared::Form | Declared::Other => {
             format!("`{essence}` is not JSON; send application/json, or no content type")
         }

@@ -61,7 +61,32 @@ impl Json {
 
     /// A field's name, written in the source: nothing in it needs escaping.
     pub(crate) fn key(&mut self, name: &'static str) {
-        self.name(name);
+        self.separate();
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.comma = false;
+    }
+
+    /// The end of a line: what comes next is a text of its own.
+    pub(crate) fn end_line(&mut self) {
+        self.out.push(b'\n');
+        self.comma = false;
+    }
+
+    /// Makes room for so many bytes more.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
+
+    /// How long the text is.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// The text so far; what comes next continues it.
+    pub(crate) fn take(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(&mut self.out))
     }
 
     /// A field's name that came from outside.

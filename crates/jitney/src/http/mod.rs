@@ -8,11 +8,10 @@
 mod body;
 mod budget;
 mod connection;
-pub(crate) mod control;
+mod control;
 mod counts;
 mod delivery;
 mod docs;
-mod door;
 pub(crate) mod error;
 mod figures;
 pub(crate) mod headers;
@@ -20,6 +19,7 @@ mod hosts;
 mod jobs;
 pub(crate) mod json;
 pub(crate) mod lease;
+mod many;
 mod openapi;
 pub(crate) mod ops;
 pub(crate) mod parse;
@@ -29,7 +29,6 @@ pub(crate) mod settle;
 pub(crate) mod submit;
 pub(crate) mod view;
 
-pub use door::Door;
 pub use route_table::RouteError;
 
 use std::future::Future;
@@ -60,7 +59,7 @@ use crate::clock::{Clock as _, Mono, SystemClock, between};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::handle::Handle;
-use crate::server::options::{Options, Route};
+use crate::server::options::Options;
 
 /// The paths of the contract.
 const PATHS: [&str; 14] = [
@@ -101,6 +100,7 @@ struct Shared {
     pages: Pages,
     slow_client_timeout: Duration,
     requests: RequestCounts,
+    answers: many::Pool,
 }
 
 impl App {
@@ -123,6 +123,7 @@ impl App {
                 pages,
                 slow_client_timeout: options.slow_client_timeout,
                 requests,
+                answers: many::Pool::default(),
             }),
         })
     }
@@ -135,7 +136,7 @@ impl App {
         &self.shared.limits
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
@@ -154,27 +155,13 @@ impl App {
         self.pages().openapi()
     }
 
-    /// The same, with these routes in the place of its own. It counts on where this one counts.
-    fn with_routes(&self, routes: &[Route]) -> Result<Self, RouteError> {
-        let before = &self.shared;
-        let routes = RouteTable::new(routes, &before.limits)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                handle: before.handle.clone(),
-                hosts: before.hosts.clone(),
-                bodies: Arc::clone(&before.bodies),
-                limits: before.limits.clone(),
-                metrics: Arc::clone(&before.metrics),
-                pages: Pages::new(&before.limits, &routes),
-                slow_client_timeout: before.slow_client_timeout,
-                requests: before.requests.with(routes.templates()),
-                routes,
-            }),
-        })
-    }
-
     fn pages(&self) -> &Pages {
         &self.shared.pages
+    }
+
+    /// The memory for answers to many jobs that their clients have not read yet.
+    fn answers(&self) -> &many::Pool {
+        &self.shared.answers
     }
 
     fn slow_client_timeout(&self) -> Duration {
@@ -185,8 +172,9 @@ impl App {
 /// Serves until `stop`, then lets the answers in progress end, for at most a second and a half.
 ///
 /// While a server drains it goes on serving: settles must get through. `stop` is for when the driver has ended.
-pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: impl Future<Output = ()>) {
-    connection::serve(listener, door.into(), stop).await;
+pub async fn serve(listener: TcpListener, app: App, stop: impl Future<Output = ()>) {
+    let router = router(&app);
+    connection::serve(listener, app, router, stop).await;
 }
 
 /// The state of the connection that a request came on. A request without one (in a test) delivers nothing.
@@ -194,6 +182,7 @@ pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: impl Futu
 struct Connection {
     link: Arc<Link>,
     rest: Arc<Rest>,
+    work: Arc<many::Work>,
 }
 
 impl Connection {

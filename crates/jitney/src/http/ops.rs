@@ -16,9 +16,11 @@ use crate::metrics::{Limit, Moment, ServerMoment};
 use crate::units::format_duration;
 
 /// What this server can do; a newer client sends an older server only what is listed.
-pub(super) const FEATURES: [&str; 14] = [
+pub(super) const FEATURES: [&str; 16] = [
     "submit",
     "envelope",
+    "many",
+    "ndjson",
     "wait",
     "client_id",
     "idempotency_key",

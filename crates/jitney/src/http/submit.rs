@@ -6,25 +6,20 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use serde_json::value::RawValue;
 
 use super::body::{self, Bound};
 use super::error::{Problem, Result, with_header};
-use super::parse::job::{self, ENVELOPE_FIELDS, JobFields, LATER_FIELDS};
-use super::parse::object::{self, At};
+use super::parse::job::{self, JobFields, LATER_FIELDS, Name, ONE_OF_MANY_FIELDS};
+use super::parse::object;
 use super::parse::query::Query;
 use super::parse::{self, payload};
-use super::{App, Segment, headers, view};
-use crate::driver::port::{Answer, Command, Submit, Submitted};
+use super::{App, Segment, headers, many, view};
+use crate::driver::port::{Answer, Command, Submitted};
 use crate::driver::refusal::Refusal;
-use crate::fingerprint::{Content, fingerprint, idempotency_key};
 use crate::job::{Group, JobId, JobView, Priority};
 
 /// The options of a job whose data is the body.
 pub(super) const PARAMETERS: &[&str] = &["group", "priority", "wait", "id", "key", "label."];
-
-/// The identity of every caller while there are no API keys.
-const NOBODY: &str = "";
 
 /// `POST /v1/processors/{processor}/jobs`
 pub(super) async fn plain(
@@ -61,38 +56,36 @@ pub(super) async fn plain(
         key,
         labels: labels(&query)?,
     };
-    let id = query.get("id").map(|text| own_id(text, "id")).transpose()?;
+    let id = match query.get("id") {
+        Some(text) => Some(job::id(text).map_err(|detail| Problem::invalid("id", detail))?),
+        None => None,
+    };
     let wait = headers::wait(&query, &parts.headers, app.limits().wait_max)?;
     submit(&app, &parts, fields, id, wait).await
 }
 
-/// `POST /v1/jobs`
+/// `POST /v1/jobs`: an envelope, or many.
 pub(super) async fn envelope(State(app): State<App>, request: Request) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
+    if headers::is_ndjson(&parts.headers)? {
+        return many::ndjson(app, parts, body).await;
+    }
     let bytes = body::read(&app, &parts, body, Bound::request(app.limits())).await?;
     headers::check_accept(&parts.headers)?;
     headers::check_json_type(&parts.headers)?;
-    let query = Query::parse(&parts.uri, &["wait"], LATER_FIELDS)?;
-    let wait = headers::wait(&query, &parts.headers, app.limits().wait_max)?;
-    let envelope = object::body(&bytes, ENVELOPE_FIELDS, LATER_FIELDS)?;
-    let fields = job::fields(&envelope, &bytes, app.limits().job_bytes_max)?;
-    let id = envelope.get("id").map(envelope_id).transpose()?;
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return many::array(app, &parts, bytes).await;
+    }
+    let wait = envelope_wait(&app, &parts)?;
+    let envelope = object::body(&bytes, ONE_OF_MANY_FIELDS, LATER_FIELDS)?;
+    let (fields, id) = job::single(&envelope, &bytes, app.limits().job_bytes_max)?;
     submit(&app, &parts, fields, id, wait).await
 }
 
-fn envelope_id(raw: &RawValue) -> Result<JobId> {
-    let text = object::text(raw, At::Field(&At::Body, "id"))?;
-    own_id(&text, "/id")
-}
-
-fn own_id(text: &str, pointer: &str) -> Result<JobId> {
-    parse::job_id(text).ok_or_else(|| {
-        let detail = format!(
-            "`{}` is no id: a UUID like 0199a3c4-0000-7000-8000-00000000002a",
-            parse::shown(text)
-        );
-        Problem::invalid(pointer, detail)
-    })
+/// The query of a request whose jobs come in envelopes.
+pub(super) fn envelope_wait(app: &App, parts: &Parts) -> Result<Option<Duration>> {
+    let query = Query::parse(&parts.uri, &["wait"], LATER_FIELDS)?;
+    headers::wait(&query, &parts.headers, app.limits().wait_max)
 }
 
 fn labels(query: &Query<'_>) -> Result<Vec<(String, String)>> {
@@ -146,17 +139,6 @@ pub(crate) fn both_names() -> Box<Problem> {
     )
 }
 
-/// What a caller calls its job, to find it again.
-#[derive(Debug, Default)]
-pub(crate) struct Name<'a> {
-    /// Its own id.
-    pub(crate) id: Option<JobId>,
-    /// An idempotency key; not both.
-    pub(crate) key: Option<&'a str>,
-    /// W3C trace context.
-    pub(crate) traceparent: Option<String>,
-}
-
 /// Hands checked fields to the driver; comes back as [`accept`] does.
 pub(crate) async fn hand_over(
     app: &App,
@@ -164,33 +146,9 @@ pub(crate) async fn hand_over(
     name: Name<'_>,
     wait: Option<Duration>,
 ) -> Result<Submitted> {
-    let Name { id, key, traceparent } = name;
-    let once = id.is_some() || key.is_some();
-    // Only what can be repeated is ever compared.
-    let fingerprint = match once {
-        true => fingerprint(&Content {
-            processor: &fields.processor,
-            group: &fields.group,
-            priority: fields.priority,
-            key: fields.key.as_deref(),
-            labels: &fields.labels,
-            payload: &fields.payload,
-        }),
-        false => 0,
-    };
-    let submit = Submit {
-        idempotency: key.map(|key| idempotency_key(NOBODY, &fields.processor, key)),
-        processor: fields.processor,
-        group: fields.group,
-        priority: fields.priority,
-        payload: fields.payload,
-        id,
-        key: fields.key,
-        labels: fields.labels,
-        fingerprint,
-        traceparent,
-        wait,
-    };
+    let mut submit = job::submit(fields, name);
+    submit.wait = wait;
+    let once = submit.is_named();
     let refusal = match app.handle().call(Command::Submit(Box::new(submit))).await.answer {
         Answer::Submitted(submitted) => return Ok(*submitted),
         Answer::Refused(refusal) => refusal,

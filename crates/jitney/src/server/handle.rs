@@ -87,12 +87,31 @@ impl Handle {
     /// Calls the driver and waits for its answer. Dropping the future tells the driver that the caller
     /// is gone; what was made durable meanwhile stays.
     pub async fn call(&self, command: Command) -> Reply {
+        self.begin(command).await
+    }
+
+    /// Calls the driver at once; the future is its answer, as that of [`Handle::call`].
+    pub fn begin(&self, command: Command) -> impl Future<Output = Reply> + Send + use<> {
+        let sent = self.send_call(command);
+        let handle = self.clone();
+        async move {
+            let (mut gone, receiver) = match sent {
+                Ok(sent) => sent,
+                Err(refusal) => return Reply::refused(refusal),
+            };
+            let reply = receiver.await;
+            gone.armed = false;
+            reply.unwrap_or_else(|_| Reply::refused(handle.unanswered()))
+        }
+    }
+
+    fn send_call(&self, command: Command) -> Result<(GoneGuard, oneshot::Receiver<Reply>), Refusal> {
         if !self.shared.ready.load(Ordering::Acquire) {
-            return Reply::refused(Refusal::Recovering);
+            return Err(Refusal::Recovering);
         }
         let Some(open) = self.admit() else {
             let limit = u64::try_from(self.shared.calls_max).unwrap_or(u64::MAX);
-            return Reply::refused(Refusal::TooManyWaiters { limit });
+            return Err(Refusal::TooManyWaiters { limit });
         };
         let (sender, receiver) = oneshot::channel();
         if self
@@ -101,12 +120,9 @@ impl Handle {
             .send(Message::Call(open.call, command, sender))
             .is_err()
         {
-            return Reply::refused(Refusal::Draining);
+            return Err(Refusal::Draining);
         }
-        let mut gone = GoneGuard { open, armed: true };
-        let reply = receiver.await;
-        gone.armed = false;
-        reply.unwrap_or_else(|_| Reply::refused(self.unanswered()))
+        Ok((GoneGuard { open, armed: true }, receiver))
     }
 
     /// Puts new policies in force.

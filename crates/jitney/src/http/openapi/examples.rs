@@ -49,6 +49,19 @@ pub(super) fn envelope() -> Value {
         "key": "tenant-7", "labels": {"order": "A-17"}})
 }
 
+/// An envelope among others.
+pub(super) fn one_of_many() -> Value {
+    json!({"processor": "payments", "data": data(), "idempotency_key": "order-17"})
+}
+
+/// What became of two of them.
+pub(super) fn many() -> Value {
+    let mut wrong = problem(Code::UnknownField);
+    wrong["pointer"] = json!("/gruop");
+    json!({"accepted": 1, "rejected": 1, "jobs": [
+        {"index": 0, "id": JOB_ID, "status": "submitted", "state": "queued"}, {"index": 1, "error": wrong}]})
+}
+
 /// A job that was just submitted.
 pub(super) fn queued() -> Value {
     let mut job = done();

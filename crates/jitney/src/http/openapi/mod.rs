@@ -14,6 +14,7 @@
 
 mod control;
 mod examples;
+mod many;
 mod operation;
 mod operations;
 mod patterns;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::control;
 use super::examples::{self, JOB_ID, LEASE};
+use super::many;
 use super::operation::{Answer, Operation};
 use super::schema::{named, named_as};
 use crate::http::error::Code;
@@ -269,17 +270,23 @@ pub(super) fn any_body(limits: &Limits) -> Value {
 fn submit_envelope() -> Operation {
     let mut parameters = wait().to_vec();
     parameters.extend(submit_headers());
-    let content = json!({"application/json": {"schema": named("Envelope"), "example": examples::envelope()}});
+    let [mut done, accepted] = submitted();
+    done.description = "With `wait`: the job is done. Or a repeat of a submit whose job is. Or many were read, whatever \
+        became of each.";
+    done.content = many::answer_content(named("SubmittedJob"), &examples::submitted_and_done());
     Operation {
         method: "post",
         path: "/v1/jobs",
         tag: "submit",
         id: "submitEnvelope",
-        summary: "Submit a job in an envelope",
-        description: "As above, with the options beside the data.".to_owned(),
+        summary: "Submit a job in an envelope, or many",
+        description: "As above, with the options beside the data. An array has many, and so has NDJSON, an envelope \
+            a line: each stands alone, and has an entry in the answer. With `wait` this comes when all are done or the \
+            time is up. Many have no `Idempotency-Key`, but an `idempotency_key` each."
+            .to_owned(),
         parameters,
-        body: Some(body("The job.", content)),
-        answers: submitted().into(),
+        body: Some(body("The job, or many.", many::request_content())),
+        answers: vec![done, accepted],
         errors: vec![
             EVERYWHERE,
             QUERY,

@@ -6,7 +6,7 @@ use super::schema::{
     answer, anything, boolean, count, fields, list, named, named_as, one_of, or_null, request, text, text_of,
     time,
 };
-use super::{control, patterns, work};
+use super::{control, many, patterns, work};
 use crate::http::error::{Code, Retry};
 use crate::http::ops::{FEATURES, STATES};
 use crate::http::parse::job::{KEY_BYTES_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX};
@@ -63,6 +63,7 @@ pub(super) fn all(limits: &Limits) -> Map<String, Value> {
         ("Problem", answer("An error.", PROBLEM_REQUIRED, problem())),
         ("JobProblem", job_problem()),
     ]);
+    schemas.extend(many::schemas(limits));
     schemas.extend(work::schemas(limits));
     schemas.extend(control::schemas());
     schemas
@@ -168,7 +169,7 @@ fn own_id() -> Value {
     ))
 }
 
-fn json_envelope(limits: &Limits) -> Value {
+pub(super) fn json_envelope(limits: &Limits) -> Value {
     let mut properties = chosen();
     properties.extend(fields([
         (
@@ -184,7 +185,7 @@ fn json_envelope(limits: &Limits) -> Value {
     request("A job whose data is JSON.", &["processor"], properties)
 }
 
-fn bytes_envelope(limits: &Limits) -> Value {
+pub(super) fn bytes_envelope(limits: &Limits) -> Value {
     let mut properties = chosen();
     properties.extend(fields([
         ("data_base64", base64(limits)),
@@ -210,7 +211,7 @@ fn job_error() -> Value {
     )
 }
 
-fn job() -> Map<String, Value> {
+pub(super) fn job() -> Map<String, Value> {
     let statuses = Status::ALL.map(Status::name);
     let states = State::ALL.map(State::name);
     fields([

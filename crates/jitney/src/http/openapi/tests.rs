@@ -173,6 +173,7 @@ fn the_fields_of_requests_are_those_that_are_read() {
     };
     for (names, read) in [
         (&["EnvelopeOfJson", "EnvelopeOfBytes"][..], job::ENVELOPE_FIELDS),
+        (&["OneOfManyOfJson", "OneOfManyOfBytes"], job::ONE_OF_MANY_FIELDS),
         (&["ChildOfJson", "ChildOfBytes"], job::CHILD_FIELDS),
         (&["Poll"], lease::FIELDS),
         (&["SettleOutcomes", "SettleFailed"], outcome::SETTLE_FIELDS),

@@ -7,8 +7,10 @@ use serde_json::value::RawValue;
 
 use super::object::{self, At, Object, Result};
 use super::{payload, shown};
+use crate::driver::port::Submit;
 use crate::driver::refusal::Refusal;
-use crate::job::{Group, Payload, Priority, Processor};
+use crate::fingerprint::{Content, fingerprint, idempotency_key};
+use crate::job::{Group, JobId, Payload, Priority, Processor};
 use crate::units::format_count;
 
 /// Labels of one job at most: they travel with it everywhere.
@@ -33,6 +35,7 @@ pub(crate) const CHILD_FIELDS: &[&str] = &[
 ];
 
 /// The fields of an envelope.
+#[cfg(test)]
 pub(crate) const ENVELOPE_FIELDS: &[&str] = &[
     "processor",
     "group",
@@ -45,15 +48,32 @@ pub(crate) const ENVELOPE_FIELDS: &[&str] = &[
     "id",
 ];
 
-/// Fields of a job that a later version has.
-pub(crate) const LATER_FIELDS: &[&str] = &[
-    "ttl",
-    "deadline",
-    "delay",
-    "run_at",
-    "callback_url",
-    "idempotency_key",
+/// The fields of an envelope that stands among many. One that comes alone is read with the same, so that
+/// [`single`] can say what to do instead.
+pub(crate) const ONE_OF_MANY_FIELDS: &[&str] = &[
+    "processor",
+    "group",
+    "priority",
+    "data",
+    "data_base64",
+    "content_type",
+    "key",
+    "labels",
+    "id",
+    IDEMPOTENCY_KEY,
 ];
+
+/// The field that names a submit among many; a request with one job has a header.
+const IDEMPOTENCY_KEY: &str = "idempotency_key";
+
+/// The longest idempotency key.
+pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The identity of every caller while there are no API keys.
+const NOBODY: &str = "";
+
+/// Fields of a job that a later version has.
+pub(crate) const LATER_FIELDS: &[&str] = &["ttl", "deadline", "delay", "run_at", "callback_url"];
 
 /// What a job is, apart from its name.
 #[derive(Debug)]
@@ -66,17 +86,166 @@ pub(crate) struct JobFields {
     pub(crate) labels: Vec<(String, String)>,
 }
 
+/// What a caller calls its job, to find it again.
+#[derive(Debug, Default)]
+pub(crate) struct Name<'a> {
+    /// Its own id.
+    pub(crate) id: Option<JobId>,
+    /// An idempotency key; not both.
+    pub(crate) key: Option<&'a str>,
+    /// W3C trace context.
+    pub(crate) traceparent: Option<String>,
+}
+
+/// Names as they came last: jobs that come together mostly share them, and then share their memory.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    processor: Option<Processor>,
+    group: Option<Group>,
+}
+
+impl Shared {
+    fn processor(&mut self, text: &str) -> std::result::Result<Processor, String> {
+        match &self.processor {
+            Some(last) if last.as_str() == text => Ok(last.clone()),
+            _ => Ok(self.processor.insert(processor_name(text)?).clone()),
+        }
+    }
+
+    fn group(&mut self, text: Option<&str>) -> std::result::Result<Group, String> {
+        match (&self.group, text) {
+            (Some(last), Some(text)) if last.as_str() == text => Ok(last.clone()),
+            (Some(last), None) if last.as_str() == Group::DEFAULT => Ok(last.clone()),
+            (_, Some(text)) => Ok(self.group.insert(group_name(text)?).clone()),
+            (_, None) => Ok(self.group.insert(Group::default()).clone()),
+        }
+    }
+}
+
+/// A job on its way to the driver. Whatever form it came in, this makes it.
+pub(crate) fn submit(fields: JobFields, name: Name<'_>) -> Submit {
+    // Only what can be repeated is ever compared.
+    let fingerprint = match name.id.is_some() || name.key.is_some() {
+        true => fingerprint(&Content {
+            processor: &fields.processor,
+            group: &fields.group,
+            priority: fields.priority,
+            key: fields.key.as_deref(),
+            labels: &fields.labels,
+            payload: &fields.payload,
+        }),
+        false => 0,
+    };
+    Submit {
+        idempotency: name
+            .key
+            .map(|key| idempotency_key(NOBODY, &fields.processor, key)),
+        processor: fields.processor,
+        group: fields.group,
+        priority: fields.priority,
+        payload: fields.payload,
+        id: name.id,
+        key: fields.key,
+        labels: fields.labels,
+        fingerprint,
+        traceparent: name.traceparent,
+        wait: None,
+    }
+}
+
+/// Reads an envelope that is the only one of its request. `body` is what `object` was read from.
+pub(crate) fn single(
+    object: &Object<'_, '_>,
+    body: &Bytes,
+    job_bytes_max: u64,
+) -> Result<(JobFields, Option<JobId>)> {
+    if object.get(IDEMPOTENCY_KEY).is_some() {
+        return Err(Refusal::UnknownField {
+            detail: format!(
+                "field `{IDEMPOTENCY_KEY}` stands among many jobs; one job takes the header `Idempotency-Key`"
+            ),
+            pointer: At::Field(&object.at(), IDEMPOTENCY_KEY).to_string(),
+        });
+    }
+    let fields = fields(object, body, job_bytes_max, &mut Shared::default())?;
+    Ok((fields, own_id(object)?))
+}
+
+/// Reads an envelope that stands among others. `body` is what `object` was read from.
+pub(crate) fn one_of_many(
+    object: &Object<'_, '_>,
+    body: &Bytes,
+    job_bytes_max: u64,
+    shared: &mut Shared,
+    traceparent: Option<&str>,
+) -> Result<Submit> {
+    let fields = fields(object, body, job_bytes_max, shared)?;
+    let id = own_id(object)?;
+    let key = object.text(IDEMPOTENCY_KEY)?;
+    let at = object.at();
+    let at = At::Field(&at, IDEMPOTENCY_KEY);
+    if let Some(key) = &key {
+        check_idempotency_key(key.as_bytes(), IDEMPOTENCY_KEY).map_err(|detail| at.invalid(detail))?;
+    }
+    if id.is_some() && key.is_some() {
+        return Err(at.invalid(format!(
+            "a job has an `id` of its own or an `{IDEMPOTENCY_KEY}`, not both"
+        )));
+    }
+    let name = Name {
+        id,
+        key: key.as_deref(),
+        traceparent: traceparent.map(str::to_owned),
+    };
+    Ok(submit(fields, name))
+}
+
+/// What is wrong with an idempotency key that came under this name.
+pub(crate) fn check_idempotency_key(key: &[u8], name: &str) -> std::result::Result<(), String> {
+    let visible = key.iter().all(|byte| (b'!'..=b'~').contains(byte));
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX || !visible {
+        return Err(format!(
+            "`{name}` must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
+        ));
+    }
+    Ok(())
+}
+
+fn own_id(object: &Object<'_, '_>) -> Result<Option<JobId>> {
+    let Some(text) = object.text("id")? else {
+        return Ok(None);
+    };
+    let id = id(&text).map_err(|detail| At::Field(&object.at(), "id").invalid(detail))?;
+    Ok(Some(id))
+}
+
+/// A client's own id, or what is wrong with it.
+pub(crate) fn id(text: &str) -> std::result::Result<JobId, String> {
+    super::job_id(text).ok_or_else(|| {
+        format!(
+            "`{}` is no id: a UUID like 0199a3c4-0000-7000-8000-00000000002a",
+            shown(text)
+        )
+    })
+}
+
 /// Reads the fields of a job. `body` is what `object` was read from: data stays a slice of it.
-pub(crate) fn fields(object: &Object<'_, '_>, body: &Bytes, job_bytes_max: u64) -> Result<JobFields> {
+pub(crate) fn fields(
+    object: &Object<'_, '_>,
+    body: &Bytes,
+    job_bytes_max: u64,
+    shared: &mut Shared,
+) -> Result<JobFields> {
     let at = object.at();
     let field = |name| At::Field(&at, name);
-    let processor = object::text(object.required("processor")?, At::Field(&at, "processor"))?;
-    let processor =
-        processor_name(&processor).map_err(|detail| At::Field(&at, "processor").invalid(detail))?;
-    let group = match object.text("group")? {
-        Some(text) => group_name(&text).map_err(|detail| At::Field(&at, "group").invalid(detail))?,
-        None => Group::default(),
-    };
+    let processor = object::text(object.required("processor")?, field("processor"))?;
+    let processor = shared
+        .processor(&processor)
+        .map_err(|detail| field("processor").invalid(detail))?;
+    let group = object.text("group")?;
+    let group = shared
+        .group(group.as_deref())
+        .map_err(|detail| field("group").invalid(detail))?;
     let priority = match object.text("priority")? {
         Some(text) => super::priority(&text).map_err(|detail| At::Field(&at, "priority").invalid(detail))?,
         None => Priority::Normal,

@@ -4,6 +4,7 @@
 //! the field, by a JSON pointer, what it is, and what it should be.
 
 pub(crate) mod job;
+pub(crate) mod lines;
 pub(crate) mod object;
 pub(crate) mod outcome;
 pub(crate) mod payload;

@@ -67,7 +67,18 @@ pub(crate) fn body<'a>(
     known: &[&str],
     later: &[&str],
 ) -> crate::http::error::Result<Object<'a, 'static>> {
-    let fields = serde_json::from_slice::<Fields<'a>>(bytes).map_err(|error| not_an_object(bytes, &error))?;
+    whole("the body", bytes, known, later)
+}
+
+/// Reads bytes as one object with these fields; `what` they are, for errors.
+pub(crate) fn whole<'a>(
+    what: &str,
+    bytes: &'a [u8],
+    known: &[&str],
+    later: &[&str],
+) -> crate::http::error::Result<Object<'a, 'static>> {
+    let fields =
+        serde_json::from_slice::<Fields<'a>>(bytes).map_err(|error| not_an_object(what, bytes, &error))?;
     let object = Object::checked(fields, At::Body)?;
     object.only(known, later)?;
     Ok(object)
@@ -291,32 +302,23 @@ fn found(raw: &RawValue) -> String {
     }
 }
 
-/// Why the body is not an object: it is not JSON, or it is another value.
-fn not_an_object(bytes: &[u8], error: &serde_json::Error) -> Box<Problem> {
+/// Why the bytes are not an object: they are not JSON, or another value.
+fn not_an_object(what: &str, bytes: &[u8], error: &serde_json::Error) -> Box<Problem> {
     match error.classify() {
         Category::Data => match serde_json::from_slice::<&RawValue>(bytes) {
-            Ok(raw) => {
-                let detail = match kind(raw) {
-                    "a list" => format!(
-                        "the body must be one object; a list (bulk submit) is not in {}",
-                        super::VERSION
-                    ),
-                    kind => format!("the body must be an object; it is {kind}"),
-                };
-                Problem::invalid("", detail)
-            }
-            Err(error) => malformed(bytes, &error),
+            Ok(raw) => Problem::invalid("", format!("{what} must be an object; it is {}", kind(raw))),
+            Err(error) => malformed(what, bytes, &error),
         },
-        Category::Io | Category::Syntax | Category::Eof => malformed(bytes, error),
+        Category::Io | Category::Syntax | Category::Eof => malformed(what, bytes, error),
     }
 }
 
-/// The body is not JSON.
-pub(crate) fn malformed(bytes: &[u8], error: &serde_json::Error) -> Box<Problem> {
+/// The bytes, of which `what` says what they are, are not JSON.
+pub(crate) fn malformed(what: &str, bytes: &[u8], error: &serde_json::Error) -> Box<Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Problem::new(Code::MalformedJson, "the body is empty; it must be JSON");
+        return Problem::new(Code::MalformedJson, format!("{what} is empty; it must be JSON"));
     }
-    Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"))
+    Problem::new(Code::MalformedJson, format!("{what} is not JSON: {error}"))
 }
 
 /// The fields of an object as they came, and what is wrong with them as a whole.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::job::{self, CHILD_FIELDS, LATER_FIELDS, Names};
+use super::job::{self, CHILD_FIELDS, LATER_FIELDS, Names, Shared};
 use super::object::{self, At, Object, Result};
 use super::shown;
 use crate::driver::port::{Child, JobOutcome, Said, SettleBody};
@@ -220,11 +220,12 @@ impl Reader<'_> {
     fn children(&self, raw: &RawValue, at: At<'_>) -> Result<Vec<Child>> {
         let list = object::list(raw, at)?;
         check_child_count(list.len(), at, self.limits)?;
+        let mut shared = Shared::default();
         list.into_iter()
             .enumerate()
             .map(|(index, raw)| {
                 let object = object::object(raw, At::Item(&at, index), CHILD_FIELDS, LATER_FIELDS)?;
-                let fields = job::fields(&object, self.body, self.limits.job_bytes_max)?;
+                let fields = job::fields(&object, self.body, self.limits.job_bytes_max, &mut shared)?;
                 Ok(Child {
                     processor: fields.processor,
                     group: fields.group,

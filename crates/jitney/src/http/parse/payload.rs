@@ -105,7 +105,7 @@ pub(crate) fn is_json(bytes: &[u8]) -> bool {
 pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     match serde_json::from_slice::<&RawValue>(bytes) {
         Ok(_) => Ok(()),
-        Err(error) => Err(malformed(bytes, &error)),
+        Err(error) => Err(malformed("the body", bytes, &error)),
     }
 }
 

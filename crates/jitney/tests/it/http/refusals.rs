@@ -144,10 +144,10 @@ const WRONG_ENVELOPES: &[Refused] = &[
         "`data` is JSON; bytes of another type come as `data_base64`",
     ),
     (
-        r#"[{"processor":"p"}]"#,
-        "invalid_value",
-        "",
-        "the body must be one object; a list (bulk submit) is not in jitney 0.1",
+        r#"{"processor":"p","idempotency_key":"k"}"#,
+        "unknown_field",
+        "/idempotency_key",
+        "field `idempotency_key` stands among many jobs; one job takes the header `Idempotency-Key`",
     ),
     (
         r#""p""#,
@@ -369,12 +369,14 @@ async fn a_type_that_is_not_json_is_refused_where_json_is_read() {
         );
     }
     let request = edge
-        .post("/v1/jobs")
+        .post("/v1/processors/p/lease")
         .header("content-type", "application/x-ndjson")
         .body("{}\n{}\n");
     let problem = refused(request, 415, "unsupported_media_type", "no").await;
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("is not in jitney 0.1"), "{detail}");
+    assert_eq!(
+        problem["detail"],
+        "`application/x-ndjson` is for many jobs at `/v1/jobs`; send application/json here"
+    );
 }
 
 #[tokio::test]

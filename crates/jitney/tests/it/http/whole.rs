@@ -56,6 +56,13 @@ impl Whole {
         job["id"].as_str().unwrap().to_owned()
     }
 
+    /// Jobs in all lanes.
+    async fn queued(&self) -> u64 {
+        let (_, lanes) = read_json(self.get("/v1/lanes").send().await.unwrap()).await;
+        let lanes = lanes["lanes"].as_array().unwrap();
+        lanes.iter().filter_map(|lane| lane["queued"].as_u64()).sum()
+    }
+
     /// Takes one batch of `p`.
     async fn lease(&self) -> Value {
         let poll = json!({"worker": "w", "wait": "20s"});
@@ -374,4 +381,100 @@ async fn a_stop_lets_leased_jobs_settle_and_sends_everyone_else_away() {
     let (status, job) = read_json(waiting_for_leased.await.unwrap().unwrap()).await;
     assert_eq!((status, &job["result"]), (200, &json!("done")));
     tokio::time::timeout(PATIENCE, stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn many_that_wait_get_their_own_results_in_their_order() {
+    let limits = Limits {
+        waiters_max: 4,
+        ..Limits::default()
+    };
+    let whole = Whole::start(limits).await;
+    let lines = (0..6)
+        .map(|n| format!("{{\"processor\":\"p\",\"data\":{n}}}\n"))
+        .collect::<String>();
+    let bulk = whole
+        .post("/v1/jobs?wait=20s")
+        .header("content-type", "application/x-ndjson")
+        .body(format!("{lines}nonsense\n"))
+        .send();
+    let worker = async {
+        // Whoever asks at once gets the first alone.
+        while whole.queued().await < 4 {}
+        let batch = whole.lease().await;
+        let jobs = batch["jobs"].as_array().unwrap();
+        assert_eq!(jobs.len(), 4);
+        // Settled one by one, the last first.
+        for job in jobs.iter().rev() {
+            let outcome = match job["data"].as_u64() {
+                Some(2) => json!([{"id": job["id"], "error": {"code": "odd", "message": "no"}}]),
+                _ => json!([{"id": job["id"], "ok": {"of": job["data"]}}]),
+            };
+            whole.settled(&batch, &outcome).await;
+        }
+    };
+    let both = async { tokio::join!(bulk, worker) };
+    let (response, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    let text = response.unwrap().text().await.unwrap();
+    let entries: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(entries.len(), 7);
+    for (index, entry) in entries.iter().enumerate() {
+        assert_eq!(entry["index"], index);
+    }
+    for index in [0, 1, 3] {
+        assert_eq!(entries[index]["status"], "processed_ok");
+        assert_eq!(entries[index]["result"], json!({"of": index}));
+        assert_eq!(
+            (&entries[index]["processor"], &entries[index]["error"]),
+            (&json!("p"), &Value::Null)
+        );
+    }
+    assert_eq!(entries[2]["status"], "processed_error");
+    assert_eq!(entries[2]["error"]["code"], "odd");
+    for entry in &entries[4..6] {
+        assert_eq!(entry["error"]["code"], "too_many_waiters");
+        assert_eq!(entry.get("id"), None);
+    }
+    assert_eq!(entries[6]["error"]["code"], "malformed_json");
+    whole.stop().await;
+}
+
+#[tokio::test]
+async fn many_whose_time_is_up_are_shown_as_they_are_and_replays_with_their_result() {
+    let whole = Whole::start(Limits::default()).await;
+    let named = r#"{"processor":"p","data":1,"idempotency_key":"k"}"#;
+    let send = |wait: &'static str| {
+        let body = format!(r#"[{named},{{"processor":"q"}}]"#);
+        let request = whole.post(&format!("/v1/jobs{wait}")).body(body);
+        async move { read_json(request.send().await.unwrap()).await }
+    };
+    let (status, first) = send("").await;
+    assert_eq!((status, &first["accepted"]), (200, &json!(2)));
+    let lease = whole.lease().await;
+    let outcome = json!([{"id": first["jobs"][0]["id"], "ok": "once"}]);
+    whole.settled(&lease, &outcome).await;
+
+    let (_, compact) = send("").await;
+    assert_eq!(
+        compact["jobs"][0],
+        json!({"index": 0, "id": first["jobs"][0]["id"], "status": "processed_ok", "state": "done", "replayed": true})
+    );
+    // The second of each has no worker, so that the whole is answered when the time is up.
+    let (_, waited) = send("?wait=50ms").await;
+    let [done, queued] = waited["jobs"].as_array().unwrap().as_slice() else {
+        panic!("{waited}");
+    };
+    assert_eq!(
+        (&done["result"], &done["replayed"]),
+        (&json!("once"), &json!(true))
+    );
+    assert_eq!(
+        (&queued["state"], &queued["result"]),
+        (&json!("queued"), &Value::Null)
+    );
+    assert_eq!(queued.get("replayed"), None);
+    whole.stop().await;
 }

@@ -1,0 +1,195 @@
+//! Jobs that go to the driver together, and what became of them.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::Terms;
+use crate::driver::port::{Answer, Command, Submit, SubmitMany, Taken};
+use crate::driver::refusal::Refusal;
+use crate::http::App;
+use crate::http::error::{Code, Problem, Result};
+use crate::http::parse::job::{self, LATER_FIELDS, ONE_OF_MANY_FIELDS, Shared};
+use crate::http::parse::lines::Line;
+use crate::http::parse::object::{self, At};
+use crate::http::submit::foreign;
+use crate::units::format_count;
+
+/// Entries of a group at most: what one commit takes.
+pub(super) const GROUP_JOBS_MAX: usize = 1_000;
+
+/// Bytes of a group at most, but for a single job that is larger.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// Room for the fields of an envelope beside its data: labels and keys, with everything in them escaped.
+const ENVELOPE_ROOM: u64 = 64 << 10;
+
+/// Reads envelopes one after the other.
+#[derive(Debug)]
+pub(super) struct Envelopes {
+    terms: Terms,
+    job_bytes_max: u64,
+    shared: Shared,
+}
+
+/// Entries that are next to go.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    jobs: Vec<Submit>,
+    /// Whether each job may be sent again in any case.
+    named: Vec<bool>,
+    /// Envelopes that are wrong, by their place in the group.
+    bad: Vec<(usize, Box<Problem>)>,
+    bytes: usize,
+}
+
+/// A group on its way.
+pub(super) struct Sent {
+    call: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    named: Vec<bool>,
+    bad: Vec<(usize, Box<Problem>)>,
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Per entry, in their order.
+    pub(super) entries: Vec<std::result::Result<Taken, Box<Problem>>>,
+    /// Why the driver took none of its jobs, if it refused them as a whole.
+    pub(super) refused: Option<Box<Problem>>,
+}
+
+impl Envelopes {
+    pub(super) fn new(app: &App, terms: Terms) -> Self {
+        Self {
+            terms,
+            job_bytes_max: app.limits().job_bytes_max,
+            shared: Shared::default(),
+        }
+    }
+
+    /// The longest line that can be an envelope: its data may be in base64, 4 bytes for 3.
+    pub(super) fn line_bytes_max(&self) -> usize {
+        let data = self.job_bytes_max.saturating_mul(4) / 3;
+        usize::try_from(data.saturating_add(ENVELOPE_ROOM)).unwrap_or(usize::MAX)
+    }
+
+    /// Reads a line into a group.
+    pub(super) fn line(&mut self, group: &mut Group, line: Line) {
+        let bytes = match line {
+            Line::Whole(bytes) => bytes,
+            Line::TooLong => {
+                let detail = format!(
+                    "the line is longer than {} bytes, so that its data must be too large: `max_job_bytes` is {}",
+                    format_count(u64::try_from(self.line_bytes_max()).unwrap_or(u64::MAX)),
+                    format_count(self.job_bytes_max)
+                );
+                let problem = Problem::new(Code::JobTooLarge, detail).limit(self.job_bytes_max);
+                return group.add(0, Err(problem));
+            }
+        };
+        let read = object::whole("the line", &bytes, ONE_OF_MANY_FIELDS, LATER_FIELDS)
+            .and_then(|object| Ok(self.submit(&object, &bytes)?));
+        group.add(bytes.len(), read);
+    }
+
+    /// Reads an item of an array into a group. `body` is what it lies in.
+    pub(super) fn item(&mut self, group: &mut Group, raw: &RawValue, body: &Bytes) {
+        let read = object::object(raw, At::Body, ONE_OF_MANY_FIELDS, LATER_FIELDS)
+            .and_then(|object| self.submit(&object, body));
+        group.add(raw.get().len(), read.map_err(Box::from));
+    }
+
+    fn submit(&mut self, object: &object::Object<'_, '_>, body: &Bytes) -> object::Result<Submit> {
+        let traceparent = self.terms.traceparent.as_deref();
+        job::one_of_many(object, body, self.job_bytes_max, &mut self.shared, traceparent)
+    }
+
+    /// Sends a group to the driver, at once; nothing is left in it.
+    pub(super) fn send(&self, app: &App, group: &mut Group) -> Sent {
+        let Group { jobs, named, bad, .. } = std::mem::take(group);
+        let wait = self.terms.wait;
+        let call = (!jobs.is_empty()).then(|| {
+            let command = Command::SubmitMany(Box::new(SubmitMany { jobs, wait }));
+            let reply = app.handle().begin(command);
+            let answer: Pin<Box<dyn Future<Output = Answer> + Send>> =
+                Box::pin(async move { reply.await.answer });
+            answer
+        });
+        Sent { call, named, bad }
+    }
+}
+
+impl Group {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.bad.is_empty()
+    }
+
+    /// How many entries it has.
+    pub(super) const fn len(&self) -> usize {
+        self.jobs.len() + self.bad.len()
+    }
+
+    /// Its share of what may be in flight, in entries: many bytes count as many entries.
+    pub(super) fn cost(&self) -> usize {
+        self.len()
+            .max(self.bytes.saturating_mul(GROUP_JOBS_MAX) / GROUP_BYTES_MAX)
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.len() >= GROUP_JOBS_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
+
+    fn add(&mut self, bytes: usize, read: Result<Submit>) {
+        self.bytes += bytes;
+        match read {
+            Ok(submit) => {
+                self.named.push(submit.is_named());
+                self.jobs.push(submit);
+            }
+            Err(problem) => self.bad.push((self.len(), problem)),
+        }
+    }
+}
+
+impl Sent {
+    /// Waits for what became of it.
+    pub(super) async fn settled(self) -> Settled {
+        let Self { call, named, bad } = self;
+        let (taken, refused) = match call {
+            None => (Vec::new(), None),
+            Some(call) => match call.await {
+                Answer::SubmittedMany(taken) => (taken, None),
+                Answer::Refused(refusal) => {
+                    let problem = problem(refusal.clone(), named.iter().all(|named| *named));
+                    (vec![Err(refusal); named.len()], Some(problem))
+                }
+                other => (vec![Err(foreign(&other)); named.len()], None),
+            },
+        };
+        let mut entries = Vec::with_capacity(named.len() + bad.len());
+        let mut bad = bad.into_iter().peekable();
+        for (taken, named) in taken.into_iter().zip(named) {
+            while let Some((_, problem)) = bad.next_if(|(place, _)| *place == entries.len()) {
+                entries.push(Err(problem));
+            }
+            entries.push(taken.map_err(|refusal| problem(refusal, named)));
+        }
+        entries.extend(bad.map(|(_, problem)| Err(problem)));
+        Settled { entries, refused }
+    }
+}
+
+impl Settled {
+    /// Why nothing of it was taken, if that is so for one reason.
+    pub(super) fn refused_whole(&self) -> Option<&Problem> {
+        let none = self.entries.iter().all(std::result::Result::is_err);
+        self.refused.as_deref().filter(|_| none)
+    }
+}
+
+fn problem(refusal: Refusal, named: bool) -> Box<Problem> {
+    let problem = Box::<Problem>::from(refusal);
+    if named { problem.repeatable() } else { problem }
+}
