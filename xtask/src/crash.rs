@@ -34,7 +34,7 @@ pub(crate) fn bounded(root: &Path) -> Result<bool> {
 }
 
 /// Cargo's target directory, wherever it was put: this program lies in a profile's folder of it.
-fn target() -> Result<PathBuf> {
+pub(crate) fn target() -> Result<PathBuf> {
     let here = std::env::current_exe().context("cannot find this program")?;
     let target = here.parent().and_then(Path::parent);
     Ok(target.context("this program was not built by cargo")?.to_owned())

@@ -2,6 +2,7 @@
 
 mod ci;
 mod crash;
+mod figures;
 mod step;
 mod tidy;
 
@@ -15,7 +16,9 @@ cargo xtask test    builds and runs every fast test: the one command to begin wi
 cargo xtask tidy    checks what the compiler cannot: sizes, dependency directions, bans, links
 cargo xtask ci      everything that a change must pass, in the order of .ci/run
 cargo xtask sim     runs the simulator with the arguments that follow
-cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S";
+cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S
+cargo xtask figures runs every bench that has a target, in release, and prints the table of docs/performance.md: --runs N,
+                    and the scenarios if not all; nothing else should run meanwhile";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,6 +45,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "ci" => no_more(rest).and_then(|()| ci::run(&root)),
         "sim" => ci::sim(&root, rest),
         "crash" => crash::run(&root, rest),
+        "figures" => figures::run(&root, rest),
         "help" | "--help" | "-h" => {
             step::say(USAGE);
             Ok(true)

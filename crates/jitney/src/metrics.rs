@@ -64,6 +64,8 @@ pub struct Metrics {
     connections_refused: AtomicU64,
     /// Connections open now.
     connections_open: AtomicU64,
+    /// Reloads of the configuration: in force, refused.
+    reloads: [AtomicU64; 2],
 }
 
 /// How often one route answered with one status.
@@ -171,6 +173,11 @@ impl Metrics {
         self.batch_jobs.fetch_add(jobs, Ordering::Relaxed);
     }
 
+    /// The configuration was read again, and is in force or was refused.
+    pub fn reloaded(&self, in_force: bool) {
+        bump(&self.reloads[usize::from(!in_force)]);
+    }
+
     /// A connection was accepted.
     pub fn connection_opened(&self) {
         bump(&self.connections);
@@ -220,6 +227,7 @@ impl Metrics {
             connections: self.connections.load(Ordering::Relaxed),
             connections_refused: self.connections_refused.load(Ordering::Relaxed),
             connections_open: self.connections_open.load(Ordering::Relaxed),
+            reloads: read(&self.reloads),
         }
     }
 }
@@ -278,6 +286,7 @@ struct Counts {
     connections: u64,
     connections_refused: u64,
     connections_open: u64,
+    reloads: [u64; 2],
 }
 
 /// One scrape.
@@ -294,6 +303,12 @@ impl Collector for Scrape {
         self.batches(&mut out)?;
         self.lanes(&mut out)?;
         self.http(&mut out)?;
+        out.counters(
+            "jitney_config_reloads",
+            "Reloads of the configuration, by what became of them",
+            "result",
+            &pairs(&["in_force", "refused"], &self.counts.reloads),
+        )?;
         self.limits(&mut out)?;
         if let Some(moment) = &self.moment.server {
             server(&mut out, moment)?;
@@ -542,7 +557,23 @@ fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
         usage.disk_bytes,
     )?;
     out.counter("jitney_log_groups", "Commit groups written", usage.groups)?;
+    group_sizes(out, usage)?;
     out.counter("jitney_log_syncs", "Syncs made", usage.syncs)
+}
+
+fn group_sizes(out: &mut Out<'_>, usage: &Usage) -> fmt::Result {
+    let mut metric = out.0.encode_descriptor(
+        "jitney_log_group_appends",
+        "Appends that share a commit group",
+        None,
+        MetricType::Histogram,
+    )?;
+    let sizes = &usage.group_sizes;
+    let (buckets, above) = sizes.buckets();
+    let buckets = buckets.map(|(bound, groups)| (float(bound), groups));
+    let buckets: Vec<_> = buckets.chain([(f64::INFINITY, above)]).collect();
+    let groups = sizes.groups.iter().sum();
+    metric.encode_histogram::<NoLabelSet>(float(sizes.appends), groups, &buckets, None)
 }
 
 /// The encoder, with the few shapes that are used here.

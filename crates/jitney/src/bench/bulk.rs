@@ -10,7 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use memchr::memmem;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::context::Context;
 use super::error::Error;
@@ -31,6 +31,9 @@ const LEASE: u32 = 1_000;
 const BACKLOG: u32 = 80_000;
 /// How long a poll waits for work; also how long the end may take.
 const WAIT: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether enough was done.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Batches of 1,000, and none that is smaller while jobs keep coming.
 pub(super) const CONFIG: &str = "\
@@ -111,6 +114,11 @@ pub(super) struct Flowed {
     pub(super) latency: Histogram<u64>,
 }
 
+fn ended_early(ended: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
+    ended.map_err(|error| Error::Server(format!("a part of the load failed: {error}")))??;
+    Err(Error::Server("a part of the load ended early".to_owned()))
+}
+
 /// Callers and workers under way.
 #[derive(Clone, Debug)]
 pub(super) struct Flows(Arc<Shared>);
@@ -139,6 +147,41 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
+    /// Waits until as many jobs were submitted as there was room for; without workers no more ever is.
+    pub(super) async fn filled(&mut self, flows: &Flows) -> Result<(), Error> {
+        let room = u64::from(flows.0.flow.backlog / LINES * LINES);
+        self.until(|| flows.0.submitted_ever.load(Ordering::Relaxed) >= room)
+            .await?;
+        flows.stop();
+        self.drain().await
+    }
+
+    /// Waits until so many jobs were settled, and ends when all are.
+    pub(super) async fn settled(&mut self, flows: &Flows, jobs: u64) -> Result<(), Error> {
+        self.until(|| flows.0.settled_ever.load(Ordering::Relaxed) >= jobs)
+            .await?;
+        flows.stop();
+        self.drain().await
+    }
+
+    /// Looks again and again; a task that ends before has failed.
+    async fn until(&mut self, is_so: impl Fn() -> bool) -> Result<(), Error> {
+        while !is_so() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                Some(ended) = self.submitters.join_next() => return ended_early(ended),
+                Some(ended) = self.workers.join_next() => return ended_early(ended),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all in the middle of what they do.
+    pub(super) fn abort(&mut self) {
+        self.submitters.abort_all();
+        self.workers.abort_all();
+    }
+
     /// Waits until the callers have stopped and the workers find nothing more.
     pub(super) async fn drain(&mut self) -> Result<(), Error> {
         join(std::mem::take(&mut self.submitters)).await?;
@@ -204,7 +247,7 @@ impl Flows {
     async fn submit(self, mut connection: Connection) -> Result<(), Error> {
         let shared = &self.0;
         let mut request = Request::post("/v1/jobs", "application/x-ndjson");
-        let (line, at) = envelope(shared.flow.payload_bytes);
+        let (line, at) = envelope("NORMAL", shared.flow.payload_bytes);
         let body = request.begin();
         for _ in 0..LINES {
             body.extend_from_slice(&line);

@@ -139,10 +139,14 @@ impl<'a> Context<'a> {
             Unit::PerSecond,
         );
         report.add("jobs_per_sync", jobs / syncs.max(1.0), Unit::Jobs);
-        let buckets = after.counts.histogram("jitney_batch_jobs", &before.counts);
-        if !buckets.is_empty() {
-            let name = "batch_jobs";
-            report.histograms.push(Counts { name, buckets });
+        for (name, metric) in [
+            ("batch_jobs", "jitney_batch_jobs"),
+            ("appends_per_sync_group", "jitney_log_group_appends"),
+        ] {
+            let buckets = after.counts.histogram(metric, &before.counts);
+            if !buckets.is_empty() {
+                report.histograms.push(Counts { name, buckets });
+            }
         }
     }
 }

@@ -5,12 +5,16 @@
 
 mod bulk;
 mod context;
+mod crew;
 pub mod dispatcher;
 mod error;
 mod idle;
 mod log;
 mod machine;
+mod pace;
 mod parts;
+mod pending;
+mod priority;
 mod process;
 mod progress;
 mod random;
@@ -19,6 +23,7 @@ mod scrape;
 mod scratch;
 mod single;
 mod submits;
+mod sync;
 mod wire;
 mod worker;
 pub mod yardstick;
@@ -37,10 +42,18 @@ use context::Context;
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
+    /// Callers that wait for their own result, and a worker.
+    Sync,
     /// Single submits that nobody waits for, without a worker.
     Async,
     /// Many jobs per request and per lease.
     Bulk,
+    /// Many pending jobs.
+    Backlog,
+    /// Urgent jobs among slow ones.
+    Priority,
+    /// A start after a kill, over many jobs.
+    Recovery,
     /// A server without work.
     Idle,
     /// The log alone.
@@ -62,6 +75,8 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// How long is measured.
     pub duration: Duration,
+    /// Jobs per second of an open loop; `None`: a closed one, where the scenario can be either.
+    pub rate: Option<u32>,
     /// Callers at once; `None`: as the scenario says.
     pub connections: Option<u32>,
     /// Bytes of a job's data.
@@ -70,6 +85,8 @@ pub struct Options {
     pub pin: bool,
     /// Pending jobs, for scenarios that have some; none: as the scenario says.
     pub pending: Vec<u64>,
+    /// Settled jobs beside them, where the scenario has some; `None`: as the scenario says.
+    pub settled: Option<u64>,
 }
 
 impl Options {
@@ -88,6 +105,10 @@ pub async fn run(scenario: Scenario, options: &Options, progress: &Arc<Progress>
     let has_server = !matches!(scenario, Scenario::Log | Scenario::Dispatcher);
     let context = Context::new(options, progress, has_server)?;
     match scenario {
+        Scenario::Sync => sync::run(&context).await,
+        Scenario::Backlog => pending::backlog(&context).await,
+        Scenario::Priority => priority::run(&context).await,
+        Scenario::Recovery => pending::recovery(&context).await,
         Scenario::Async => single::run(&context).await,
         Scenario::Bulk => bulk::run(&context).await,
         Scenario::Idle => idle::run(&context).await,

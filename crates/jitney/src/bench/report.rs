@@ -141,7 +141,12 @@ impl Report {
 
     pub(super) fn aim(&mut self, name: &'static str, value: f64, unit: Unit, target: Target) {
         self.add(name, value, unit);
-        if let Some(figure) = self.figures.last_mut() {
+        self.target(name, target);
+    }
+
+    /// Says what a figure that is there should be.
+    pub(super) fn target(&mut self, name: &str, target: Target) {
+        for figure in self.figures.iter_mut().filter(|figure| figure.name == name) {
             figure.target = Some(target);
         }
     }

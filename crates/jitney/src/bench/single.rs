@@ -83,12 +83,7 @@ async fn measure(
     let before = process.sample(&context.clock).await?;
     let submitted = closed_loop(&callers, duration, &context.progress).await?;
     let after = process.sample(&context.clock).await?;
-    if let Some(refusal) = &submitted.refusal {
-        return Err(Error::Server(format!(
-            "{} submits were refused: {refusal}",
-            submitted.refused
-        )));
-    }
+    submitted.check()?;
     Ok(Measured {
         before,
         after,

@@ -57,6 +57,17 @@ impl Submitted {
             latency: latencies(),
         }
     }
+
+    /// Fails if anything was not answered as expected: the figures would be those of refusals.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match &self.refusal {
+            None => Ok(()),
+            Some(refusal) => Err(Error::Server(format!(
+                "{} submits were refused: {refusal}",
+                self.refused
+            ))),
+        }
+    }
 }
 
 impl Tally {
@@ -143,10 +154,13 @@ async fn call(mut connection: Connection, callers: Callers, tally: Arc<Tally>) -
 }
 
 /// The envelope of a job with so many bytes of data, and where in it the time stands.
-pub(super) fn envelope(payload_bytes: usize) -> (Vec<u8>, usize) {
-    const BEFORE: &[u8] = br#"{"processor":"bench","data":{"t":""#;
+pub(super) fn envelope(priority: &str, payload_bytes: usize) -> (Vec<u8>, usize) {
     let mut random = Random::new(4);
-    let mut envelope = BEFORE.to_vec();
+    let priority = match priority {
+        "NORMAL" => String::new(),
+        other => format!(r#""priority":"{other}","#),
+    };
+    let mut envelope = format!(r#"{{"processor":"bench",{priority}"data":{{"t":""#).into_bytes();
     let at = envelope.len();
     envelope.extend_from_slice(&[b'0'; STAMP_DIGITS]);
     envelope.extend_from_slice(br#"","x":""#);
@@ -159,8 +173,15 @@ pub(super) fn envelope(payload_bytes: usize) -> (Vec<u8>, usize) {
 
 /// A single submit as a whole request.
 pub(super) fn single(path: &str, payload_bytes: usize) -> Vec<u8> {
+    single_of(path, "NORMAL", payload_bytes)
+}
+
+/// The same, of another lane.
+pub(super) fn single_of(path: &str, priority: &str, payload_bytes: usize) -> Vec<u8> {
     let mut request = Request::post(path, "application/json");
-    request.begin().extend_from_slice(&envelope(payload_bytes).0);
+    request
+        .begin()
+        .extend_from_slice(&envelope(priority, payload_bytes).0);
     request.finish().to_vec()
 }
 
@@ -189,7 +210,7 @@ mod tests {
     #[test]
     fn a_job_is_json_of_the_length_that_was_asked_for_and_carries_its_time() {
         for bytes in [64, 256, 1000] {
-            let (mut envelope, at) = envelope(bytes);
+            let (mut envelope, at) = envelope("SLOW", bytes);
             write_stamp(&mut envelope[at..at + STAMP_DIGITS], Mono(1_234_567));
             assert_eq!(
                 read_stamp(&envelope[at..at + STAMP_DIGITS]),
@@ -198,6 +219,7 @@ mod tests {
             let json: serde_json::Value = serde_json::from_slice(&envelope).unwrap();
             assert_eq!(json["data"].to_string().len(), bytes);
             assert_eq!(json["data"]["t"], "0000000001234567");
+            assert_eq!(json["priority"], "SLOW");
         }
     }
 }

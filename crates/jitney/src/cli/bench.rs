@@ -30,6 +30,9 @@ pub(super) struct BenchArgs {
     /// How long is measured.
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     duration: String,
+    /// Jobs per second of an open loop, each sent when it is time; latency counts from then.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     /// Callers at once. Default: as the scenario says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: Option<u32>,
@@ -39,6 +42,9 @@ pub(super) struct BenchArgs {
     /// Pending jobs, separated by commas, where the scenario has some. Default: as the scenario says.
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pending: Vec<u64>,
+    /// Settled jobs beside the pending ones of `recovery`. Default: four times as many, or none beside over a million.
+    #[arg(long, value_name = "N")]
+    settled: Option<u64>,
     /// Measure a server that runs already, instead of one that is started and stopped.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -59,10 +65,18 @@ pub(super) struct YardstickArgs {}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scenario {
+    /// Callers that wait for their own result, and one worker: a closed loop, or with --rate an open one.
+    Sync,
     /// Single submits that nobody waits for, against a bare HTTP server.
     Async,
     /// Many jobs per request and per lease, settled as fast as they come.
     Bulk,
+    /// Many pending jobs: their memory, and how fast others come and go meanwhile.
+    Backlog,
+    /// Urgent jobs while workers are busy with slow ones, and while they are not.
+    Priority,
+    /// A start after kill -9, over pending and settled jobs.
+    Recovery,
     /// A server without work: what it uses.
     Idle,
     /// The log alone, against a bare loop that writes and syncs as many bytes.
@@ -74,6 +88,10 @@ enum Scenario {
 impl From<Scenario> for bench::Scenario {
     fn from(scenario: Scenario) -> Self {
         match scenario {
+            Scenario::Sync => Self::Sync,
+            Scenario::Backlog => Self::Backlog,
+            Scenario::Priority => Self::Priority,
+            Scenario::Recovery => Self::Recovery,
             Scenario::Async => Self::Async,
             Scenario::Bulk => Self::Bulk,
             Scenario::Idle => Self::Idle,
@@ -149,10 +167,12 @@ fn options(args: BenchArgs) -> Result<Options, Failure> {
         address: args.url.as_deref().map(address).transpose()?,
         config,
         duration: parse_duration(&args.duration)?,
+        rate: args.rate,
         connections: args.connections,
         payload_bytes: usize::try_from(payload_bytes).unwrap_or(usize::MAX),
         pin: !args.no_pin,
         pending: args.pending,
+        settled: args.settled,
     })
 }
 

@@ -1,14 +1,17 @@
-//! `jitney lane`: how many jobs are where.
+//! `jitney lane`: how many jobs are where, and lanes that are paused.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
 use super::server_url::ServerUrl;
+use super::submit::parse_priority;
+use crate::job::Priority;
 use crate::units::format_duration;
 
 /// The lanes of the server.
@@ -16,11 +19,28 @@ use crate::units::format_duration;
 pub(super) enum LaneCommand {
     /// List the lanes: each processor's jobs at each priority.
     Ls(LsArgs),
+    /// Pause a lane, or all lanes of a processor: nothing is handed out until it is resumed.
+    Pause(PauseArgs),
+    /// Resume a lane, or all lanes of a processor.
+    Resume(PauseArgs),
 }
 
 /// List the lanes.
 #[derive(Args, Debug)]
 pub(super) struct LsArgs {
+    #[command(flatten)]
+    server: ServerUrl,
+}
+
+/// Which lanes.
+#[derive(Args, Debug)]
+pub(super) struct PauseArgs {
+    /// Whose lanes. It need not have a job yet.
+    #[arg(value_name = "PROCESSOR")]
+    processor: String,
+    /// REALTIME, NORMAL or SLOW. All three if it is not given.
+    #[arg(value_name = "PRIORITY", value_parser = parse_priority)]
+    priority: Option<Priority>,
     #[command(flatten)]
     server: ServerUrl,
 }
@@ -35,6 +55,8 @@ struct Lanes {
 struct Lane {
     processor: String,
     priority: String,
+    #[serde(default)]
+    paused: bool,
     queued: u64,
     running: u64,
     retrying: u64,
@@ -47,7 +69,36 @@ struct Lane {
 }
 
 pub(super) async fn run(command: LaneCommand, output: Output) -> Result<Exit, Failure> {
-    let LaneCommand::Ls(args) = command;
+    match command {
+        LaneCommand::Ls(args) => list(args, output).await,
+        LaneCommand::Pause(args) => set_paused(args, true, output).await,
+        LaneCommand::Resume(args) => set_paused(args, false, output).await,
+    }
+}
+
+async fn set_paused(args: PauseArgs, paused: bool, output: Output) -> Result<Exit, Failure> {
+    let client = args.server.client()?;
+    let priorities = args
+        .priority
+        .map_or_else(|| Priority::ALL.to_vec(), |priority| vec![priority]);
+    for priority in priorities {
+        match paused {
+            true => client.pause_lane(&args.processor, priority).await?,
+            false => client.resume_lane(&args.processor, priority).await?,
+        }
+        let name = priority.name();
+        if output.json {
+            let lane = json!({"processor": args.processor, "priority": name, "paused": paused});
+            output.line(&lane.to_string());
+        } else {
+            let what = if paused { "is paused" } else { "goes on" };
+            output.line(&format!("{} {name} {what}", args.processor));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn list(args: LsArgs, output: Output) -> Result<Exit, Failure> {
     let lanes = args.server.client()?.lanes().await?;
     if output.json {
         output.line(lanes.json());
@@ -73,6 +124,7 @@ pub(super) async fn run(command: LaneCommand, output: Output) -> Result<Exit, Fa
         "OLDEST",
         "WORKERS",
         "ENDED",
+        "",
     ];
     let row = |lane: Lane| {
         let oldest = lane
@@ -88,6 +140,7 @@ pub(super) async fn run(command: LaneCommand, output: Output) -> Result<Exit, Fa
             oldest.unwrap_or_else(|| "-".to_owned()),
             lane.workers.to_string(),
             lane.ended.to_string(),
+            if lane.paused { "paused" } else { "" }.to_owned(),
         ]
     };
     output.table(&header, &lanes.lanes.into_iter().map(row).collect::<Vec<_>>());

@@ -14,8 +14,10 @@ mod lane;
 mod log;
 mod man;
 mod output;
+mod policy;
 mod quickstart;
 mod ready_file;
+mod reload;
 mod serve;
 mod server_url;
 mod signals;
@@ -62,9 +64,12 @@ enum Command {
     /// Look at jobs.
     #[command(subcommand)]
     Job(job::JobCommand),
-    /// Look at lanes.
+    /// Look at lanes, pause and resume them.
     #[command(subcommand)]
     Lane(lane::LaneCommand),
+    /// Look at the policies in force, and set them.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Look at the log on disk.
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -108,6 +113,7 @@ fn run(command: Command, output: Output) -> Result<Exit, Failure> {
         Command::Health(args) => client(health::run(args, output)),
         Command::Job(command) => client(job::run(command, output)),
         Command::Lane(command) => client(lane::run(command, output)),
+        Command::Policy(command) => client(policy::run(command, output)),
         Command::Log(command) => log::run(command, output),
         Command::Quickstart(args) => quickstart::run(args, output),
         Command::Bench(args) => bench::run(args, output),

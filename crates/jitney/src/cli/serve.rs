@@ -12,7 +12,8 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
 use super::ready_file::ReadyFile;
-use super::signals::{Signals, exit_at_once};
+use super::reload::reload;
+use super::signals::{Asked, Signals, exit_at_once};
 use super::{block_on, tracing_level};
 use crate::config::{self, Config, Flag, LogFormat, Sources};
 use crate::driver::Ended;
@@ -64,35 +65,48 @@ impl ServeArgs {
 }
 
 pub(super) fn run(args: ServeArgs, output: Output) -> Result<Exit, Failure> {
-    let config = config::load(&args.sources())?;
+    let sources = args.sources();
+    let config = config::load(&sources)?;
     telemetry::init(
         tracing_level(config.log.level),
         config.log.format == LogFormat::Json,
     );
     let ready_file = args.ready_file.map(ReadyFile::new).transpose()?;
-    block_on(serve(config, ready_file, output))
+    block_on(serve(sources, config, ready_file, output))
 }
 
-async fn serve(config: Config, ready_file: Option<ReadyFile>, output: Output) -> Result<Exit, Failure> {
+async fn serve(
+    sources: Sources,
+    mut config: Config,
+    ready_file: Option<ReadyFile>,
+    output: Output,
+) -> Result<Exit, Failure> {
     server::raise_open_files();
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::with_hangup()?;
     let grace = config.options.grace;
     if let Some(file) = &config.file {
         info!(file = %file.display(), "configuration read");
     }
     let running = tokio::select! {
-        running = server::start(config.options) => running?,
+        running = server::start(config.options.clone()) => running?,
         // Nothing was accepted yet; whatever the log holds is found again at the next start.
         () = signals.next() => return Ok(Exit::Done),
     };
     announce(&running, ready_file.as_ref(), output)?;
-    let ended = tokio::select! {
-        ended = running.ended() => ended,
-        () = signals.next() => {
-            info!(?grace, "stopping");
-            tokio::select! {
-                ended = running.stop(grace) => ended,
-                () = signals.next() => exit_at_once(),
+    let ended = loop {
+        // Both are cancel-safe: a signal that came meanwhile is seen by the next call.
+        let asked = tokio::select! {
+            ended = running.ended() => break ended,
+            asked = signals.asked() => asked,
+        };
+        match asked {
+            Asked::Reload => config = reload(&running, &sources, config).await,
+            Asked::Stop => {
+                info!(?grace, "stopping");
+                break tokio::select! {
+                    ended = running.stop(grace) => ended,
+                    () = signals.next() => exit_at_once(),
+                };
             }
         }
     };

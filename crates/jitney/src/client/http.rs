@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Url};
 
+use super::control::{Policy, PolicyChange, PolicyScope};
 use super::error::{Error, Problem};
 use super::job::{Info, Job, Lanes};
 use super::submit::{Submit, Submitted};
 use super::transport::{Answer, Transport};
 use super::wire;
 use super::work::{self, Extended, LeaseAnswer, LeaseRequest, Settle, SettleAnswer};
-use crate::job::JobId;
+use crate::job::{JobId, Priority};
 use crate::units::format_duration;
 
 /// The pool of connections to one server.
@@ -84,6 +85,41 @@ impl Transport for Http {
 
     fn lanes(&self) -> Answer<'_, Lanes> {
         Box::pin(async move { Ok(Lanes::new(self.read_text(&["v1", "lanes"]).await?)) })
+    }
+
+    fn set_paused<'a>(&'a self, processor: &'a str, priority: Priority, paused: bool) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let what = if paused { "pause" } else { "resume" };
+            let call = self.call("POST", &["v1", "lanes", processor, priority.name(), what])?;
+            self.send(&call).await.map(|_| ())
+        })
+    }
+
+    fn policy<'a>(
+        &'a self,
+        processor: &'a str,
+        scope: &'a PolicyScope,
+        change: PolicyChange<'a>,
+    ) -> Answer<'a, Policy> {
+        Box::pin(async move {
+            let method = match change {
+                PolicyChange::None => "GET",
+                PolicyChange::Set(_) => "PUT",
+                PolicyChange::Clear => "DELETE",
+            };
+            let mut call = self.call(method, &["v1", "processors", processor, "policy"])?;
+            let group = scope.group.as_ref().map(|group| ("group", group.clone()));
+            let priority = scope
+                .priority
+                .map(|priority| ("priority", priority.name().to_owned()));
+            call.query.extend(group.into_iter().chain(priority));
+            if let PolicyChange::Set(values) = change {
+                call.body = Some(Bytes::copy_from_slice(values.as_bytes()));
+            }
+            let body = self.send(&call).await?.body;
+            wire::check(&body)?;
+            Ok(Policy::new(body))
+        })
     }
 
     fn info(&self) -> Answer<'_, Info> {

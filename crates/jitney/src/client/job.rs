@@ -111,7 +111,7 @@ impl Info {
     }
 }
 
-fn text(json: &Bytes) -> &str {
+pub(super) fn text(json: &Bytes) -> &str {
     std::str::from_utf8(json).expect("the bytes parsed as JSON when they came, so they are UTF-8")
 }
 

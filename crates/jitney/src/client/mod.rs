@@ -19,6 +19,7 @@
 //!
 //! A [`Client`] is a cheap handle on one pool of connections; clone it freely.
 
+pub(crate) mod control;
 mod error;
 mod http;
 mod job;
@@ -34,6 +35,7 @@ pub(crate) mod transport;
 mod wire;
 mod work;
 
+pub use control::{Policy, PolicyScope};
 pub use error::{Error, Problem, Retry};
 pub use job::{Info, Job, Lanes};
 pub use outcome::{BatchError, Outcome, OutcomeError};

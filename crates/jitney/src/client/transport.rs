@@ -7,11 +7,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::control::{Policy, PolicyChange, PolicyScope};
 use super::error::Error;
 use super::job::{Info, Job, Lanes};
 use super::submit::{Submit, Submitted};
 use super::work::{Extended, LeaseAnswer, LeaseRequest, Settle, SettleAnswer};
-use crate::job::JobId;
+use crate::job::{JobId, Priority};
 
 /// An answer on its way.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -35,6 +36,17 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
 
     /// Counts the lanes.
     fn lanes(&self) -> Answer<'_, Lanes>;
+
+    /// Pauses a lane, or resumes it; answers once that is durable.
+    fn set_paused<'a>(&'a self, processor: &'a str, priority: Priority, paused: bool) -> Answer<'a, ()>;
+
+    /// Shows the policy in force; with a change, once that is durable.
+    fn policy<'a>(
+        &'a self,
+        processor: &'a str,
+        scope: &'a PolicyScope,
+        change: PolicyChange<'a>,
+    ) -> Answer<'a, Policy>;
 
     /// Describes the jitney.
     fn info(&self) -> Answer<'_, Info>;

@@ -6,6 +6,7 @@
 //! suggestions and the reference (`default.toml`) are all checked against.
 
 mod environment;
+mod fixed;
 mod policy;
 mod report;
 mod route;

@@ -91,15 +91,35 @@ fn the_examples_of_the_reference_are_the_defaults_of_normal() {
     assert_eq!(config.options.routes.len(), 1);
 }
 
-#[test]
-fn every_field_of_the_server_can_be_set() {
-    let config = parsed(
-        "[server]\nlisten = 'localhost:1'\nallowed_hosts = 'Jobs.example, *.x,*'\nbodies_bytes_max = 19\ndata = 'd'\nsegment_bytes = '2MiB'\ncache_bytes = 2\njobs_max = 3\n\
+const EVERY_FIELD: &str = "[server]\nlisten = 'localhost:1'\nallowed_hosts = 'Jobs.example, *.x,*'\nbodies_bytes_max = 19\ndata = 'd'\nsegment_bytes = '2MiB'\ncache_bytes = 2\njobs_max = 3\n\
          log_bytes_max = '4GiB'\nmax_job_bytes = 5\nmax_body_bytes = 6\nwaiters_max = 7\nconnections_max = 8\n\
          processors_max = 9\nchildren_max = 10\nwait_max = '11s'\nkeys_max = 12\nresults_max = 13\n\
          result_bytes_max = 14\nresult_ttl = '15s'\nkey_ttl = '16s'\ngrace = '17s'\nslow_client_timeout = '18s'\n\
-         log_format = 'json'\nlog_level = 'trace'\n",
+         log_format = 'json'\nlog_level = 'trace'\n";
+
+#[test]
+fn what_a_running_server_cannot_change_is_named() {
+    let (before, now) = (parsed(""), parsed(EVERY_FIELD));
+    assert!(
+        before
+            .fixed_keys_changed(&parsed("[processor.a]\nmax_jobs = 3\n"))
+            .is_empty()
     );
+    let changed: BTreeSet<_> = now.fixed_keys_changed(&before).into_iter().collect();
+    // Whether an address needs to be asked for is no change of its own, and the level does change.
+    let free = ["no_auth", "log_level", "bus"];
+    let all = server::KEYS.iter().map(|key| key.name);
+    assert_eq!(changed, all.filter(|key| !free.contains(key)).collect());
+    let memory = parsed("[server]\nbus = 'memory'\n");
+    assert_eq!(memory.fixed_keys_changed(&before), ["bus"]);
+    let kept = now.with_fixed_keys_of(before.clone());
+    assert!(kept.fixed_keys_changed(&before).is_empty());
+    assert_eq!(kept.log.level, LogLevel::Trace);
+}
+
+#[test]
+fn every_field_of_the_server_can_be_set() {
+    let config = parsed(EVERY_FIELD);
     let limits = Limits {
         jobs_max: 3,
         job_bytes_max: 5,

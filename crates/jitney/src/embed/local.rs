@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::words;
+use crate::client::control::{Policy, PolicyChange, PolicyScope};
 use crate::client::text::Text;
 use crate::client::transport::{Answer, Transport};
 use crate::client::{
@@ -19,8 +20,8 @@ use crate::driver::port::{self, Command};
 use crate::driver::refusal::Refusal;
 use crate::http::lease::{DRAINING_RETRY, SLOTS_MAX};
 use crate::http::parse::job::Name;
-use crate::http::{App, ops, parse, submit};
-use crate::job::{JobId, JobView, Token};
+use crate::http::{App, control, ops, parse, submit};
+use crate::job::{JobId, JobView, Priority, Token};
 
 /// Calls the driver of this process.
 #[derive(Debug)]
@@ -90,6 +91,33 @@ impl Transport for Local {
         Box::pin(async move {
             let json = ops::lanes_json(&self.app).await;
             Ok(Lanes::new(
+                json.map_err(|problem| words::refused(&problem))?.finish(),
+            ))
+        })
+    }
+
+    fn set_paused<'a>(&'a self, processor: &'a str, priority: Priority, paused: bool) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let lane = control::pause_lane(&self.app, processor, priority.name(), paused).await;
+            lane.map(|_| ()).map_err(|problem| words::refused(&problem))
+        })
+    }
+
+    fn policy<'a>(
+        &'a self,
+        processor: &'a str,
+        scope: &'a PolicyScope,
+        change: PolicyChange<'a>,
+    ) -> Answer<'a, Policy> {
+        Box::pin(async move {
+            let change = match change {
+                PolicyChange::None => control::Change::None,
+                PolicyChange::Set(values) => control::Change::Set(values.as_bytes()),
+                PolicyChange::Clear => control::Change::Clear,
+            };
+            let scope = (scope.group.as_deref(), scope.priority.map(Priority::name));
+            let json = control::policy_json(&self.app, processor, scope, change).await;
+            Ok(Policy::new(
                 json.map_err(|problem| words::refused(&problem))?.finish(),
             ))
         })

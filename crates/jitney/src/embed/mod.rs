@@ -195,7 +195,7 @@ impl Builder {
             Some(address) => {
                 self.options.listen = address;
                 let running = server::start(self.options).await?;
-                let local = Local::new(running.app().clone(), running.core().watch());
+                let local = Local::new(running.app(), running.core().watch());
                 (Server::WithHttp(running), local)
             }
             None => {

@@ -1,6 +1,6 @@
 //! Accepts connections and serves each until it ends, is idle for too long, or the server stops.
 //!
-//! In: a listener and the router. Out: answers, and word of what was delivered. Every connection is a task of
+//! In: a listener and the door. Out: answers, and word of what was delivered. Every connection is a task of
 //! one set, which is awaited at the end, so that nothing outlives [`serve`].
 
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use super::body::Rest;
 use super::delivery::{Answer, Link, Phase};
 use super::error::{Code, Problem, raw_response, unreadable_head};
 use super::many::Work;
-use super::{App, Connection};
+use super::{App, Connection, Door};
 use crate::units::format_count;
 
 /// The largest head of a request: room for cookies that have no business here.
@@ -56,7 +56,8 @@ const REFUSAL_MAX: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop`, then lets the answers in progress end, within bounds.
-pub(crate) async fn serve(listener: TcpListener, app: App, router: Router, stop: impl Future<Output = ()>) {
+pub(crate) async fn serve(listener: TcpListener, door: Door, stop: impl Future<Output = ()>) {
+    let app = door.app();
     let stopping = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut refusals = JoinSet::new();
@@ -86,7 +87,7 @@ pub(crate) async fn serve(listener: TcpListener, app: App, router: Router, stop:
             }
             continue;
         }
-        connections.spawn(connection(socket, app.clone(), router.clone(), stopping.clone()));
+        connections.spawn(connection(socket, app.clone(), door.clone(), stopping.clone()));
     }
     drop(listener);
     stopping.cancel();
@@ -132,7 +133,7 @@ async fn refuse(mut socket: TcpStream, limit: u64) {
 }
 
 /// Serves one connection until it ends.
-async fn connection(socket: TcpStream, app: App, router: Router, stopping: CancellationToken) {
+async fn connection(socket: TcpStream, app: App, door: Door, stopping: CancellationToken) {
     let _open = Open::new(&app);
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
@@ -151,7 +152,7 @@ async fn connection(socket: TcpStream, app: App, router: Router, stopping: Cance
         rest: Arc::clone(&rest),
         work: Arc::clone(&work),
     };
-    let service = hyper::service::service_fn(move |request| answer(request, router.clone(), here.clone()));
+    let service = hyper::service::service_fn(move |request| answer(request, door.router(), here.clone()));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

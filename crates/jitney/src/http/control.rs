@@ -15,10 +15,13 @@ use super::parse::query::Query;
 use super::parse::{self, job};
 use super::settle::whole_problem;
 use super::{App, Segment, Segments, headers, submit, view};
-use crate::driver::port::{Answer, Command, PolicyView, SetPolicy};
-use crate::job::{Group, Priority, Processor};
+use crate::driver::port::{Answer, Command, LanePaused, PolicyView, SetPolicy};
+use crate::job::{Group, Priority};
 use crate::policy::{KEYS, LATER_KEYS, Origin, PolicyPatch, Shown, Table};
 use crate::written::Value;
+
+/// Which table of a processor is meant.
+const SCOPE: &[&str] = &["group", "priority"];
 
 /// `POST /v1/lanes/{processor}/{priority}/pause`
 pub(super) async fn pause(
@@ -45,13 +48,8 @@ pub(super) async fn policy(
     request: Request,
 ) -> Result<Response<Body>> {
     headers::check_accept(request.headers())?;
-    let (group, priority) = scope(&Query::parse(request.uri(), &["group", "priority"], &[])?)?;
-    let command = Command::Policy {
-        processor: processor_of(&processor)?,
-        group,
-        priority: priority.unwrap_or(Priority::Normal),
-    };
-    ask(&app, command).await
+    let query = Query::parse(request.uri(), SCOPE, &[])?;
+    answer(&app, &processor, &query, Change::None).await
 }
 
 /// `PUT /v1/processors/{processor}/policy`
@@ -61,19 +59,8 @@ pub(super) async fn set_policy(
     request: Request,
 ) -> Result<Response<Body>> {
     let (parts, bytes) = read(&app, request).await?;
-    let keys: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-    let object = object::body(&bytes, &keys, LATER_KEYS)?;
-    let mut patch = PolicyPatch::default();
-    let mut clear = Vec::new();
-    for key in KEYS {
-        match object.written(key.name) {
-            None => {}
-            // Elsewhere `null` says nothing; here it takes away what was set.
-            Some(raw) if raw.get() == "null" => clear.push(key.name),
-            Some(raw) => set(&mut patch, key.name, raw)?,
-        }
-    }
-    change(&app, &parts, &processor, patch, clear).await
+    let query = Query::parse(&parts.uri, SCOPE, &[])?;
+    answer(&app, &processor, &query, Change::Set(&bytes)).await
 }
 
 /// `DELETE /v1/processors/{processor}/policy`
@@ -86,8 +73,74 @@ pub(super) async fn clear_policy(
     if !bytes.is_empty() {
         object::body(&bytes, &[], &[])?;
     }
-    let all = KEYS.iter().map(|key| key.name).collect();
-    change(&app, &parts, &processor, PolicyPatch::default(), all).await
+    let query = Query::parse(&parts.uri, SCOPE, &[])?;
+    answer(&app, &processor, &query, Change::Clear).await
+}
+
+/// What is to become of what was set over the API.
+pub(crate) enum Change<'a> {
+    /// It stays.
+    None,
+    /// These values are set: a JSON object.
+    Set(&'a [u8]),
+    /// All of the table is taken away.
+    Clear,
+}
+
+/// The policy in force, after a change that is durable.
+pub(crate) async fn policy_json(
+    app: &App,
+    processor: &str,
+    (group, priority): (Option<&str>, Option<&str>),
+    change: Change<'_>,
+) -> Result<Json> {
+    let processor = job::processor_name(processor).map_err(|detail| Problem::invalid("processor", detail))?;
+    let group = group.map(job::group_name).transpose();
+    let group = group.map_err(|detail| Problem::invalid("group", detail))?;
+    let priority = priority.map(parse::priority).transpose();
+    let priority = priority.map_err(|detail| Problem::invalid("priority", detail))?;
+    let (patch, clear) = match change {
+        Change::None => {
+            let priority = priority.unwrap_or(Priority::Normal);
+            return ask(
+                app,
+                Command::Policy {
+                    processor,
+                    group,
+                    priority,
+                },
+            )
+            .await;
+        }
+        Change::Set(body) => values(body)?,
+        Change::Clear => (PolicyPatch::default(), KEYS.iter().map(|key| key.name).collect()),
+    };
+    let set = SetPolicy {
+        processor,
+        table: table(group, priority)?,
+        patch,
+        clear,
+    };
+    ask(app, Command::SetPolicy(Box::new(set))).await
+}
+
+/// Pauses a lane, or resumes it.
+pub(crate) async fn pause_lane(
+    app: &App,
+    processor: &str,
+    priority: &str,
+    paused: bool,
+) -> Result<LanePaused> {
+    let command = Command::Pause {
+        processor: job::processor_name(processor).map_err(|detail| Problem::invalid("processor", detail))?,
+        priority: parse::priority(priority).map_err(|detail| Problem::invalid("priority", detail))?,
+        paused,
+    };
+    match app.handle().call(command).await.answer {
+        Answer::Paused(lane) => Ok(lane),
+        Answer::Refused(refusal) => Err(whole_problem(refusal)),
+        other => Err(submit::foreign(&other).into()),
+    }
 }
 
 async fn set_paused(
@@ -104,16 +157,7 @@ async fn set_paused(
     let [processor, priority] = segments.as_slice() else {
         return Err(Problem::invalid("", "the path names no lane"));
     };
-    let command = Command::Pause {
-        processor: processor_of(processor)?,
-        priority: parse::priority(priority).map_err(|detail| Problem::invalid("priority", detail))?,
-        paused,
-    };
-    let lane = match app.handle().call(command).await.answer {
-        Answer::Paused(lane) => lane,
-        Answer::Refused(refusal) => return Err(whole_problem(refusal)),
-        other => return Err(submit::foreign(&other).into()),
-    };
+    let lane = pause_lane(app, processor, priority, paused).await?;
     let mut json = Json::with_capacity(128);
     json.open();
     json.key("processor");
@@ -126,33 +170,13 @@ async fn set_paused(
     Ok(view::json_response(StatusCode::OK, json))
 }
 
-async fn change(
-    app: &App,
-    parts: &Parts,
-    processor: &str,
-    patch: PolicyPatch,
-    clear: Vec<&'static str>,
-) -> Result<Response<Body>> {
-    let (group, priority) = scope(&Query::parse(&parts.uri, &["group", "priority"], &[])?)?;
-    let table = match (group, priority) {
-        (None, None) => Table::Processor,
-        (None, Some(priority)) => Table::Priority(priority),
-        (Some(group), None) => Table::Group(group),
-        (Some(_), Some(_)) => {
-            let detail = "a policy is set for a group or for a priority, not for both";
-            return Err(Problem::invalid("priority", detail));
-        }
-    };
-    let set = SetPolicy {
-        processor: processor_of(processor)?,
-        table,
-        patch,
-        clear,
-    };
-    ask(app, Command::SetPolicy(Box::new(set))).await
+async fn answer(app: &App, processor: &str, query: &Query<'_>, change: Change<'_>) -> Result<Response<Body>> {
+    let scope = (query.get("group"), query.get("priority"));
+    let json = policy_json(app, processor, scope, change).await?;
+    Ok(view::json_response(StatusCode::OK, json))
 }
 
-async fn ask(app: &App, command: Command) -> Result<Response<Body>> {
+async fn ask(app: &App, command: Command) -> Result<Json> {
     match app.handle().call(command).await.answer {
         Answer::Policy(view) => Ok(shown(&view)),
         // A policy that is set twice is set once.
@@ -169,17 +193,33 @@ async fn read(app: &App, request: Request) -> Result<(Parts, Bytes)> {
     Ok((parts, bytes))
 }
 
-fn processor_of(text: &str) -> Result<Processor> {
-    job::processor_name(text).map_err(|detail| Problem::invalid("processor", detail))
+fn table(group: Option<Group>, priority: Option<Priority>) -> Result<Table> {
+    match (group, priority) {
+        (None, None) => Ok(Table::Processor),
+        (None, Some(priority)) => Ok(Table::Priority(priority)),
+        (Some(group), None) => Ok(Table::Group(group)),
+        (Some(_), Some(_)) => Err(Problem::invalid(
+            "priority",
+            "a policy is set for a group or for a priority, not for both",
+        )),
+    }
 }
 
-fn scope(query: &Query<'_>) -> Result<(Option<Group>, Option<Priority>)> {
-    let group = query.get("group").map(job::group_name).transpose();
-    let priority = query.get("priority").map(parse::priority).transpose();
-    Ok((
-        group.map_err(|detail| Problem::invalid("group", detail))?,
-        priority.map_err(|detail| Problem::invalid("priority", detail))?,
-    ))
+/// The values of a body, and the keys that it takes away.
+fn values(body: &[u8]) -> Result<(PolicyPatch, Vec<&'static str>)> {
+    let keys: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+    let object = object::body(body, &keys, LATER_KEYS)?;
+    let mut patch = PolicyPatch::default();
+    let mut clear = Vec::new();
+    for key in KEYS {
+        match object.written(key.name) {
+            None => {}
+            // Elsewhere `null` says nothing; here it takes away what was set.
+            Some(raw) if raw.get() == "null" => clear.push(key.name),
+            Some(raw) => set(&mut patch, key.name, raw)?,
+        }
+    }
+    Ok((patch, clear))
 }
 
 /// Sets one key from the value in the body, with the words of the configuration where it is wrong.
@@ -206,7 +246,7 @@ fn set(patch: &mut PolicyPatch, key: &'static str, raw: &RawValue) -> Result<()>
     })
 }
 
-fn shown(view: &PolicyView) -> Response<Body> {
+fn shown(view: &PolicyView) -> Json {
     let mut json = Json::with_capacity(2048);
     json.open();
     json.key("processor");
@@ -262,7 +302,7 @@ fn shown(view: &PolicyView) -> Response<Body> {
     }
     json.close_list();
     json.close();
-    view::json_response(StatusCode::OK, json)
+    json
 }
 
 fn value(json: &mut Json, value: Option<&Shown>) {

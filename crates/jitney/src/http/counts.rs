@@ -1,8 +1,9 @@
 //! Counts answers by route and status, and how long they took by kind of request.
 //!
-//! The routes are fixed at start, so that counting takes no lock.
+//! The routes of one app are fixed, so that counting takes no lock; those that a reload brings count on.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,17 +49,17 @@ pub(super) struct RequestCounts {
     /// Requests that matched nothing.
     other: Counted,
     /// By [`CLASSES`].
-    times: [Times; CLASSES.len()],
+    times: Arc<[Times; CLASSES.len()]>,
 }
 
-/// One route.
-#[derive(Debug)]
+/// One route. Clones count together.
+#[derive(Clone, Debug)]
 struct Counted {
     /// The path as its owner wrote it.
     template: String,
     class: Class,
     /// One counter per status, from 100 on.
-    statuses: Box<[AtomicU64]>,
+    statuses: Arc<[AtomicU64]>,
 }
 
 /// How long requests of a class took: one counter per bound, and one for all above.
@@ -99,7 +100,7 @@ impl Counted {
     }
 
     fn read(&self, counts: &mut Vec<RouteCount>) {
-        for (status, counter) in (100..=599).zip(&self.statuses) {
+        for (status, counter) in (100..=599).zip(&*self.statuses) {
             let count = counter.load(Ordering::Relaxed);
             if count > 0 {
                 counts.push(RouteCount {
@@ -137,7 +138,23 @@ impl RequestCounts {
         Self {
             routes: own.chain(routes).collect(),
             other: Counted::new("other".to_owned(), Class::Other),
-            times: Default::default(),
+            times: Arc::default(),
+        }
+    }
+
+    /// The same counters, and new ones for routes that it does not have. What was once counted stays, so that no
+    /// counter goes back.
+    pub(super) fn with(&self, routes: impl Iterator<Item = (String, String)>) -> Self {
+        let mut all = self.routes.clone();
+        for (matched, template) in routes {
+            all.entry(matched)
+                .or_insert_with(|| Counted::new(String::new(), Class::Route))
+                .template = template;
+        }
+        Self {
+            routes: all,
+            other: self.other.clone(),
+            times: Arc::clone(&self.times),
         }
     }
 
@@ -147,7 +164,7 @@ impl RequestCounts {
             .and_then(|matched| self.routes.get(matched))
             .unwrap_or(&self.other);
         counted.bump(status);
-        for ((class, _), times) in CLASSES.iter().zip(&self.times) {
+        for ((class, _), times) in CLASSES.iter().zip(&*self.times) {
             if *class == counted.class {
                 times.add(took);
             }
@@ -175,7 +192,7 @@ impl RequestCounts {
     pub(super) fn latencies(&self) -> Vec<Latency> {
         CLASSES
             .iter()
-            .zip(&self.times)
+            .zip(&*self.times)
             .map(|((_, name), times)| Latency {
                 class: name,
                 buckets: times

@@ -8,10 +8,11 @@
 mod body;
 mod budget;
 mod connection;
-mod control;
+pub(crate) mod control;
 mod counts;
 mod delivery;
 mod docs;
+mod door;
 pub(crate) mod error;
 mod figures;
 pub(crate) mod headers;
@@ -29,6 +30,7 @@ pub(crate) mod settle;
 pub(crate) mod submit;
 pub(crate) mod view;
 
+pub use door::Door;
 pub use route_table::RouteError;
 
 use std::future::Future;
@@ -59,7 +61,7 @@ use crate::clock::{Clock as _, Mono, SystemClock, between};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::server::handle::Handle;
-use crate::server::options::Options;
+use crate::server::options::{Options, Route};
 
 /// The paths of the contract.
 const PATHS: [&str; 14] = [
@@ -136,7 +138,7 @@ impl App {
         &self.shared.limits
     }
 
-    fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
@@ -153,6 +155,26 @@ impl App {
     #[must_use]
     pub fn openapi(&self) -> &[u8] {
         self.pages().openapi()
+    }
+
+    /// The same, with these routes in the place of its own. It counts on where this one counts.
+    fn with_routes(&self, routes: &[Route]) -> Result<Self, RouteError> {
+        let before = &self.shared;
+        let routes = RouteTable::new(routes, &before.limits)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                handle: before.handle.clone(),
+                hosts: before.hosts.clone(),
+                bodies: Arc::clone(&before.bodies),
+                answers: before.answers.clone(),
+                limits: before.limits.clone(),
+                metrics: Arc::clone(&before.metrics),
+                pages: Pages::new(&before.limits, &routes),
+                slow_client_timeout: before.slow_client_timeout,
+                requests: before.requests.with(routes.templates()),
+                routes,
+            }),
+        })
     }
 
     fn pages(&self) -> &Pages {
@@ -172,9 +194,8 @@ impl App {
 /// Serves until `stop`, then lets the answers in progress end, for at most a second and a half.
 ///
 /// While a server drains it goes on serving: settles must get through. `stop` is for when the driver has ended.
-pub async fn serve(listener: TcpListener, app: App, stop: impl Future<Output = ()>) {
-    let router = router(&app);
-    connection::serve(listener, app, router, stop).await;
+pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: impl Future<Output = ()>) {
+    connection::serve(listener, door.into(), stop).await;
 }
 
 /// The state of the connection that a request came on. A request without one (in a test) delivers nothing.

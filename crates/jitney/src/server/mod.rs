@@ -24,13 +24,14 @@ use tokio::task;
 
 use crate::driver::{self, Ended};
 use crate::entropy::random_u64;
-use crate::http::{self, App, RouteError};
+use crate::http::{self, App, Door, RouteError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::policy::PolicyBook;
 pub(crate) use core::Core;
 use handle::Handle;
 use log::OpenError;
-use options::{BusOptions, Options};
+use options::{BusOptions, Options, Route};
 use port::ChannelPort;
 
 /// A finished stop may leave answers half written; they get so long to end.
@@ -41,7 +42,7 @@ const ANSWERS_END: Duration = Duration::from_secs(2);
 pub struct Running {
     address: SocketAddr,
     core: Core,
-    app: App,
+    door: Door,
     /// `true` once the driver has ended: HTTP finishes the answers in progress and stops.
     stop_http: watch::Sender<bool>,
     http: task::JoinHandle<()>,
@@ -86,15 +87,15 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         source,
     })?;
     let parts = Parts::prepare(options)?;
-    let app = parts.app.clone();
+    let door = Door::new(parts.app.clone());
     let (stop_http, mut stop_seen) = watch::channel(false);
     let stopped = async move { drop(stop_seen.wait_for(|stop| *stop).await) };
-    let http = task::spawn(http::serve(listener, app.clone(), stopped));
+    let http = task::spawn(http::serve(listener, door.clone(), stopped));
     match parts.start().await {
         Ok(core) => Ok(Running {
             address,
             core,
-            app,
+            door,
             stop_http,
             http,
         }),
@@ -166,8 +167,27 @@ impl Running {
     }
 
     /// What the front door works with.
-    pub(crate) const fn app(&self) -> &App {
-        &self.app
+    pub(crate) fn app(&self) -> App {
+        self.door.app()
+    }
+
+    /// Puts the policies and routes of a configuration that was read again in the place of those before. Policies
+    /// are in force from the next decision, routes from the next request; what was set over the API stays set.
+    ///
+    /// # Errors
+    /// [`RouteError`] if a route cannot be served; then nothing has changed.
+    pub fn reload(&self, policies: PolicyBook, routes: &[Route]) -> Result<(), RouteError> {
+        self.door
+            .exchange_routes(routes)
+            .inspect_err(|_| self.reload_refused())?;
+        self.handle().set_policies(policies);
+        self.app().metrics().reloaded(true);
+        Ok(())
+    }
+
+    /// Counts a configuration that was read again and has a mistake.
+    pub fn reload_refused(&self) {
+        self.app().metrics().reloaded(false);
     }
 
     /// The driver behind the door.

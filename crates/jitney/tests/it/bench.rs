@@ -108,3 +108,43 @@ fn a_bench_that_is_stopped_leaves_neither_its_server_nor_its_files() {
     assert_eq!(status.code(), Some(130), "{text}");
     assert!(made().is_none(), "{:?}", made());
 }
+
+#[test]
+fn callers_that_wait_are_measured_in_a_closed_loop() {
+    let report = report(&["sync", "--duration", "200ms", "--connections", "4"]);
+    let [_, p50, p99] = figures(&report, ["done", "latency_p50", "latency_p99"]);
+    assert!(p50 <= p99, "{report:#}");
+    assert!(!report["histograms"]["batch_jobs"].as_object().unwrap().is_empty());
+    assert!(
+        !report["histograms"]["appends_per_sync_group"]
+            .as_object()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn callers_that_wait_are_measured_in_an_open_loop() {
+    let report = report(&[
+        "sync",
+        "--duration",
+        "300ms",
+        "--connections",
+        "8",
+        "--rate",
+        "100",
+    ]);
+    let [done] = figures(&report, ["done"]);
+    // 30 jobs within 0.3 s, the last of which is due at its end; a machine that is busy takes longer.
+    assert!(done <= 110.0, "{report:#}");
+    assert_eq!(report["figures"]["latency_p99"]["at_most"], 5.0);
+}
+
+#[test]
+fn urgent_jobs_are_measured_alone_and_among_slow_ones() {
+    let report = report(&["priority", "--duration", "900ms"]);
+    figures(
+        &report,
+        ["capacity", "slow", "idle_p99", "realtime_p99", "realtime_to_idle"],
+    );
+}

@@ -3,12 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use jitney::config;
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::{Running, start};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+
+use crate::process::{ServerProcess, url_in};
 
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -331,4 +335,180 @@ async fn a_policy_that_cannot_be_is_refused_with_the_words_of_the_configuration(
     }
     assert_eq!(server.policy("").await["set"], json!({}));
     server.stop().await;
+}
+
+fn jitney(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jitney"));
+    command.args(arguments).env_clear().current_dir(directory);
+    command
+}
+
+/// What a command prints, which must go well.
+fn said(directory: &Path, url: &str, arguments: &[&str]) -> String {
+    let output = jitney(directory, &[arguments, &["--url", url]].concat())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap() + &error
+}
+
+#[test]
+fn lanes_and_policies_are_controlled_from_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = ServerProcess::start(&mut jitney(
+        directory.path(),
+        &["serve", "--listen", "127.0.0.1:0", "--bus", "memory"],
+    ));
+    let url = url_in(&server.line_with("listening on"));
+    let run = |arguments: &[&str]| said(directory.path(), &url, arguments);
+    assert_eq!(
+        run(&["lane", "pause", "orders"]),
+        "orders REALTIME is paused\norders NORMAL is paused\norders SLOW is paused\n"
+    );
+    assert_eq!(
+        run(&["lane", "resume", "orders", "SLOW"]),
+        "orders SLOW goes on\n"
+    );
+    let lanes = run(&["lane", "ls"]);
+    let paused: Vec<_> = lanes.lines().filter(|line| line.ends_with("paused")).collect();
+    assert_eq!(paused.len(), 2, "{lanes}");
+    let policy = run(&[
+        "policy",
+        "set",
+        "orders",
+        "max_jobs=20",
+        "lease=5s",
+        "--group",
+        "order",
+    ]);
+    let row = |policy: &str, key: &str| -> String {
+        let line = policy.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        row(&policy, "max_jobs"),
+        "max_jobs 20 set, [processor.orders.group.order]"
+    );
+    assert_eq!(row(&policy, "backoff "), "backoff 200ms default");
+    let policy = run(&["policy", "unset", "orders", "lease", "--group", "order"]);
+    assert_eq!(row(&policy, "lease"), "lease 30s default");
+    run(&["policy", "unset", "orders", "--group", "order"]);
+    let policy = run(&["policy", "show", "orders", "--group", "order"]);
+    assert_eq!(row(&policy, "max_jobs"), "max_jobs 64 default");
+    let wrong = jitney(
+        directory.path(),
+        &["policy", "set", "orders", "max_job=2", "--url", &url],
+    )
+    .output()
+    .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert!(error.contains("did you mean `max_jobs`?"), "{error}");
+}
+
+/// A server with a configuration file, for hangups.
+struct Reloaded {
+    directory: tempfile::TempDir,
+    server: ServerProcess,
+    url: String,
+}
+
+impl Reloaded {
+    fn start(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("jitney.toml"), config).unwrap();
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--bus", "memory"];
+        let mut server = ServerProcess::start(&mut jitney(directory.path(), &arguments));
+        let url = url_in(&server.line_with("listening on"));
+        Self {
+            directory,
+            server,
+            url,
+        }
+    }
+
+    fn hang_up(&self, config: &str) {
+        std::fs::write(self.directory.path().join("jitney.toml"), config).unwrap();
+        self.server.signal(Signal::HUP);
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let answer = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    /// Asks until the answer has this in it: nothing else tells of a reload that is done.
+    async fn until(&self, path: &str, what: &str) {
+        let asking = async { while !self.get(path).await.contains(what) {} };
+        tokio::time::timeout(PATIENCE, asking)
+            .await
+            .unwrap_or_else(|_| panic!("{path} never had {what}"));
+    }
+
+    fn stop(self) -> String {
+        self.server.signal(Signal::TERM);
+        let (status, log) = self.server.wait();
+        assert!(status.success(), "{log}");
+        log
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_reloads_policies_and_routes_and_names_what_needs_a_restart() {
+    let reloaded =
+        Reloaded::start("[processor.orders]\nmax_jobs = 3\n[[route]]\npath = '/old'\nprocessor = 'orders'\n");
+    let client = reqwest::Client::new();
+    let post = async |path: &str| {
+        let request = client.post(format!("{}{path}", reloaded.url)).body("1");
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((post("/old").await, post("/new/7").await), (202, 404));
+    reloaded.hang_up(
+        "[server]\nlog_level = 'debug'\njobs_max = 5\n[processor.orders]\nmax_jobs = 4\n\
+         [[route]]\npath = '/new/{shop}'\nprocessor = 'orders'\n",
+    );
+    reloaded
+        .until("/v1/processors/orders/policy", "\"max_jobs\":4")
+        .await;
+    assert_eq!((post("/old").await, post("/new/7").await), (404, 202));
+    let document = reloaded.get("/openapi.json").await;
+    assert!(document.contains("/new/{shop}") && !document.contains("\"/old\""));
+    assert!(reloaded.get("/v1/info").await.contains("\"jobs_max\":10000000"));
+    let metrics = reloaded.get("/metrics").await;
+    for route in ["/old", "/new/{shop}"] {
+        let count = format!("jitney_http_requests_total{{route=\"{route}\",status=\"202\"}} 1");
+        assert!(metrics.contains(&count), "{metrics}");
+    }
+    let log = reloaded.stop();
+    let warned = log.lines().filter(|line| line.contains("keeps its old value"));
+    assert_eq!(warned.clone().count(), 1, "{log}");
+    assert!(warned.clone().all(|line| line.contains("jobs_max")), "{log}");
+}
+
+#[tokio::test]
+async fn a_hangup_with_a_mistake_changes_nothing_and_says_where_it_is() {
+    let reloaded = Reloaded::start("[processor.orders]\nmax_jobs = 3\n");
+    reloaded.hang_up("[processor.orders]\nmax_jobs = 4\nmin_job = 2\n");
+    let refused = "jitney_config_reloads_total{result=\"refused\"} 1";
+    reloaded.until("/metrics", refused).await;
+    assert!(
+        reloaded
+            .get("/v1/processors/orders/policy")
+            .await
+            .contains("\"max_jobs\":3")
+    );
+    reloaded.hang_up("[processor.orders]\nmax_jobs = 5\n");
+    reloaded
+        .until("/v1/processors/orders/policy", "\"max_jobs\":5")
+        .await;
+    let log = reloaded.stop();
+    for part in [
+        "the configuration was not reloaded, and nothing has changed",
+        "unknown key `min_job` in [processor.orders]",
+        "jitney.toml:3:1",
+        "did you mean `min_jobs`?",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
 }

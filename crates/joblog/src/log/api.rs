@@ -278,6 +278,33 @@ impl fmt::Debug for Slice {
     }
 }
 
+/// Counts commit groups by how many appends are in each: what shares a write and a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupSizes {
+    /// By [`GroupSizes::BOUNDS`]; the last is for all above.
+    pub groups: [u64; 12],
+    /// Appends in all of them.
+    pub appends: u64,
+}
+
+impl GroupSizes {
+    /// Upper bounds, appends.
+    pub const BOUNDS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+
+    pub(super) fn count(&mut self, appends: usize) {
+        let appends = u64::try_from(appends).unwrap_or(u64::MAX);
+        let above = Self::BOUNDS.iter().take_while(|bound| **bound < appends);
+        self.groups[above.count()] += 1;
+        self.appends = self.appends.saturating_add(appends);
+    }
+
+    /// The bounds and how many groups lie in each, and the number above all of them.
+    pub fn buckets(&self) -> (impl Iterator<Item = (u64, u64)>, u64) {
+        let [groups @ .., above] = self.groups;
+        (Self::BOUNDS.into_iter().zip(groups), above)
+    }
+}
+
 /// Figures of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -295,6 +322,8 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// Commit groups written.
     pub groups: u64,
+    /// How many appends each of them had.
+    pub group_sizes: GroupSizes,
     /// Syncs made after groups.
     pub syncs: u64,
     /// Whether new work is refused once the hot segment is full.

@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use api::{
-    AppendError, Durability, Failure, KeyEntry, Known, Opened, Options, Progress, ReadError, Slice, Space,
-    Stored, Ticket, Usage,
+    AppendError, Durability, Failure, GroupSizes, KeyEntry, Known, Opened, Options, Progress, ReadError,
+    Slice, Space, Stored, Ticket, Usage,
 };
 pub use chore::Chore;
 pub(crate) use chore::fill;
@@ -69,6 +69,7 @@ pub struct Log<S: Storage> {
     /// The last reading of the clocks.
     now: Now,
     groups_written: u64,
+    group_sizes: GroupSizes,
     syncs: u64,
 }
 
@@ -181,6 +182,7 @@ impl<S: Storage> Log<S> {
             drain,
             now,
             groups_written: 0,
+            group_sizes: GroupSizes::default(),
             syncs: 0,
         };
         Ok(Opened { log, report })
@@ -301,6 +303,7 @@ impl<S: Storage> Log<S> {
             keys: count(self.index.keys()),
             disk_bytes: segments + spares,
             groups: self.groups_written,
+            group_sizes: self.group_sizes,
             syncs: self.syncs,
             submits_full: self.spares.is_full(Space::Submit),
             settles_full: self.spares.is_full(Space::Settle),

@@ -321,6 +321,7 @@ impl<S: Storage> Log<S> {
         self.lsn.last_frame_at = self.now.mono;
         if commit.kind == Kind::Group {
             self.groups_written += 1;
+            self.group_sizes.count(commit.appends.len());
             self.lsn.last_records = commit.lsn;
             self.cache.put(slot, u32_of(offset), Arc::clone(&commit.frame));
             self.progress.extend(
