@@ -29,12 +29,12 @@ const LAYERS: &[Row] = &[
     ("worker", "client entropy"),
     (
         "embed",
-        "server client worker http driver::port driver::refusal driver::Ended policy",
+        "server client worker http driver::port driver::refusal policy",
     ),
     ("exec", "worker client entropy"),
     (
         "cli",
-        "server client worker exec config bench bus driver::Ended metrics telemetry policy entropy",
+        "server client worker exec config bench bus metrics telemetry policy entropy",
     ),
     ("bench", "dispatcher bus policy entropy"),
     ("config", "server::options policy"),

@@ -16,9 +16,8 @@ use super::reload::reload;
 use super::signals::{Asked, Signals, exit_at_once};
 use super::{block_on, tracing_level};
 use crate::config::{self, Config, Flag, LogFormat, Sources};
-use crate::driver::Ended;
 use crate::server::log::OpenError;
-use crate::server::{self, Running, StartError};
+use crate::server::{self, Ended, Running, StartError};
 use crate::telemetry;
 
 /// Start a server.
@@ -134,6 +133,11 @@ pub(super) fn finish(ended: &Ended) -> Result<Exit, Failure> {
             info!("stopped");
             Ok(Exit::Done)
         }
+        Ended::Panicked => Err(Failure::new(
+            Exit::Bug,
+            "a part of the server panicked, which is a bug in jitney",
+        )
+        .hint("report it with the lines above; what was accepted is found again at the next start")),
         Ended::Poisoned => Err(Failure::new(
             Exit::Io,
             "a write to the log failed, and nothing is acknowledged any more",

@@ -15,13 +15,13 @@ use crate::client::transport::{Answer, Transport};
 use crate::client::{
     Error, Extended, Info, Job, Lanes, LeaseAnswer, LeaseRequest, Settle, SettleAnswer, Submit, Submitted,
 };
-use crate::driver::Ended;
 use crate::driver::port::{self, Command};
 use crate::driver::refusal::Refusal;
 use crate::http::lease::{DRAINING_RETRY, SLOTS_MAX};
 use crate::http::parse::job::Name;
 use crate::http::{App, control, ops, parse, submit};
 use crate::job::{JobId, JobView, Priority, Token};
+use crate::server::Ended;
 
 /// Calls the driver of this process.
 #[derive(Debug)]

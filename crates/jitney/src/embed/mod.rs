@@ -12,7 +12,7 @@ mod words;
 #[doc = include_str!("../../../../docs/embedding.md")]
 struct Guide;
 
-pub use crate::driver::Ended;
+pub use crate::server::Ended;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, Error};
+use crate::client::Client;
 use crate::job::Processor;
 use crate::limits::{BODIES_PER_SEGMENT, Limits};
 use crate::policy::{PolicyBook, PolicyPatch};
@@ -80,7 +80,7 @@ pub struct Jitney {
     server: Option<Server>,
     client: Client,
     grace: Duration,
-    workers: Mutex<JoinSet<Result<(), Error>>>,
+    workers: Mutex<JoinSet<()>>,
     stop_workers: CancellationToken,
 }
 
@@ -97,6 +97,10 @@ pub enum CloseError {
     /// of what was under way only the next start knows. Opening it again is safe, and recovers.
     #[error("a write to the log failed, and nothing is acknowledged any more")]
     Poisoned,
+    /// A part of jitney panicked, which is a bug in it: the message went to standard error. What was acknowledged is
+    /// safe, and opening it again recovers.
+    #[error("a part of jitney panicked")]
+    Panicked,
 }
 
 /// Why a jitney does not open. Nothing was lost by trying.
@@ -261,7 +265,11 @@ impl Jitney {
             .lock()
             // A set is whole after each of its operations.
             .unwrap_or_else(PoisonError::into_inner)
-            .spawn(worker.run_until(stop.cancelled_owned()));
+            .spawn(async move {
+                if let Err(error) = worker.run_until(stop.cancelled_owned()).await {
+                    tracing::error!(%error, "a worker ended before it was asked to");
+                }
+            });
     }
 
     /// Where it listens, if it serves HTTP.
@@ -273,8 +281,8 @@ impl Jitney {
         }
     }
 
-    /// Waits until it has ended though nobody closed it: a write to the log failed, and every call is refused from
-    /// then on. A program that cannot do without it ends, and starts again.
+    /// Waits until it has ended though nobody closed it: a write to the log failed, or a part of it panicked. Every
+    /// call is refused from then on. A program that cannot do without it ends, and starts again.
     pub async fn ended(&self) -> Ended {
         match &self.server {
             Some(Server::Alone(core)) => core.ended().await,
@@ -288,13 +296,15 @@ impl Jitney {
     /// when this comes back may the directory be opened again.
     ///
     /// # Errors
-    /// [`CloseError::Poisoned`] if a write to the log had failed.
+    /// [`CloseError`] if it had ended by itself.
     pub async fn close(mut self) -> Result<(), CloseError> {
         self.stop_workers.cancel();
         let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         let all_workers = async {
             while let Some(ended) = workers.join_next().await {
-                tell(ended.map_err(|error| error.to_string()));
+                if let Err(panic) = ended {
+                    tracing::error!(%panic, "a worker panicked");
+                }
             }
         };
         // The workers give back what outlasts the grace; the driver is there to hear it.
@@ -312,6 +322,7 @@ impl Jitney {
         match ended {
             Ended::Stopped => Ok(()),
             Ended::Poisoned => Err(CloseError::Poisoned),
+            Ended::Panicked => Err(CloseError::Panicked),
         }
     }
 }
@@ -365,13 +376,5 @@ impl Builder {
             },
             listen: None,
         }
-    }
-}
-
-fn tell(ended: Result<Result<(), Error>, String>) {
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "a worker had ended before the stop"),
-        Err(panic) => tracing::error!(panic, "a worker had ended before the stop"),
     }
 }

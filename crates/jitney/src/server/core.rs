@@ -16,8 +16,28 @@ use super::options::BusOptions;
 use super::port::ChannelPort;
 use crate::bus::{Bus, MemoryBus, Retention};
 use crate::clock::{Clock, SystemClock, between};
-use crate::driver::{self, Driver, Ended, Turn};
+use crate::driver::{self, Driver, Turn};
 use crate::entropy::random_u64;
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As asked; everything is on disk.
+    Stopped,
+    /// A sync failed: the process should end (74), the next start recovers.
+    Poisoned,
+    /// A part of the server panicked, which is a bug: the process should end (70), the next start recovers.
+    Panicked,
+}
+
+impl From<driver::Ended> for Ended {
+    fn from(ended: driver::Ended) -> Self {
+        match ended {
+            driver::Ended::Stopped => Self::Stopped,
+            driver::Ended::Poisoned => Self::Poisoned,
+        }
+    }
+}
 
 /// A driver that takes calls.
 #[derive(Debug)]
@@ -78,11 +98,8 @@ impl Core {
     pub(crate) async fn ended(&self) -> Ended {
         let mut ended = self.ended.clone();
         let ended = ended.wait_for(Option::is_some).await;
-        // A driver that ended without a word panicked: what it wrote is not known.
-        ended
-            .ok()
-            .and_then(|ended| ended.clone())
-            .unwrap_or(Ended::Poisoned)
+        // A driver that ended without a word panicked, or one of the threads under it did.
+        ended.ok().and_then(|ended| *ended).unwrap_or(Ended::Panicked)
     }
 
     /// Drains, waits for leased jobs up to `grace`, and ends.
@@ -167,7 +184,12 @@ impl DriverThread {
         let mut driver = Driver::new(bus, clock, port, self.options);
         let mut opened = Some(opened);
         loop {
-            match driver.turn() {
+            let turn = driver.turn();
+            if driver.port().is_broken() {
+                // What that thread had under way will never be done. Whoever waits hears that nobody knows.
+                return;
+            }
+            match turn {
                 Turn::Idle(wake) => {
                     if driver.is_ready()
                         && let Some(opened) = opened.take()
@@ -179,6 +201,7 @@ impl DriverThread {
                     driver.port().wait(timeout);
                 }
                 Turn::Ended(how) => {
+                    let how = Ended::from(how);
                     if how == Ended::Stopped {
                         self.handle.set_stopped();
                     }

@@ -52,6 +52,8 @@ pub(super) enum Message {
     },
     /// Something else happened that the driver should look at: a commit ended.
     Nudge,
+    /// A thread that the driver depends on panicked.
+    Panicked,
 }
 
 #[derive(Debug)]
@@ -161,6 +163,11 @@ impl Handle {
         self.send(Message::Nudge);
     }
 
+    /// A value that says so if its thread panics, so that the driver does not wait for what will never be done.
+    pub(super) fn watch_panic(&self) -> PanicWatch {
+        PanicWatch(self.clone())
+    }
+
     /// A driver that ended needs no notice.
     fn send(&self, message: Message) {
         drop(self.shared.messages.send(message));
@@ -209,6 +216,18 @@ impl Drop for Delivery {
     }
 }
 
+/// Held by a thread; dropped in a panic it tells the driver.
+#[derive(Debug)]
+pub(super) struct PanicWatch(Handle);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send(Message::Panicked);
+        }
+    }
+}
+
 /// Counts one open call.
 struct OpenCall {
     call: CallId,
@@ -240,6 +259,21 @@ mod tests {
     use super::*;
     use crate::driver::port::{Inbound, Port};
     use crate::server::port::{ChannelPort, port};
+
+    /// A commit thread that panicked left the driver waiting for its commit for ever, and every caller with it.
+    #[test]
+    fn a_panic_in_a_thread_under_the_driver_reaches_it() {
+        let (handle, mut port) = port(8);
+        let watch = handle.watch_panic();
+        drop(handle.watch_panic());
+        assert!(port.take().is_none() && !port.is_broken());
+        let thread = std::thread::spawn(move || {
+            let _watch = watch;
+            panic!("as a test of panics does");
+        });
+        thread.join().unwrap_err();
+        assert!(port.take().is_none() && port.is_broken());
+    }
 
     async fn left_without_answer(end: impl FnOnce(&Handle, ChannelPort)) -> Answer {
         let (handle, mut channel) = port(8);

@@ -40,12 +40,15 @@ impl<S: Storage> IoThreads<S> {
             handle: handle.clone(),
         };
         let chore_report = report.clone();
+        let (commit_watch, chore_watch) = (handle.watch_panic(), handle.watch_panic());
         let commit_thread = Builder::new().name("jitney-commit".to_owned()).spawn(move || {
+            let _watch = commit_watch;
             commit_receiver
                 .iter()
                 .for_each(|commit| run_commit(&commit, &report))
         })?;
         let chore_thread = Builder::new().name("jitney-chore".to_owned()).spawn(move || {
+            let _watch = chore_watch;
             chore_receiver
                 .iter()
                 .for_each(|chore| chore_report.send(Done::Chore(chore.run())))

@@ -4,11 +4,15 @@
 //! log's I/O, tasks on the runtime serve HTTP. All of them end with the server.
 
 mod core;
+#[doc(hidden)]
 pub mod handle;
+#[doc(hidden)]
 pub mod io;
+#[doc(hidden)]
 pub mod log;
 mod machine;
 pub mod options;
+#[doc(hidden)]
 pub mod port;
 
 pub use machine::raise_open_files;
@@ -21,14 +25,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task;
+use tokio_util::sync::CancellationToken;
 
-use crate::driver::{self, Ended};
+use crate::driver;
 use crate::entropy::random_u64;
 use crate::http::{self, App, Door, RouteError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
 pub(crate) use core::Core;
+pub use core::Ended;
 use handle::Handle;
 use log::OpenError;
 use options::{BusOptions, Options, Route};
@@ -46,6 +52,8 @@ pub struct Running {
     /// `true` once the driver has ended: HTTP finishes the answers in progress and stops.
     stop_http: watch::Sender<bool>,
     http: task::JoinHandle<()>,
+    /// Cancelled when `http` ends.
+    http_ended: CancellationToken,
 }
 
 /// Why a server did not start.
@@ -90,7 +98,14 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let door = Door::new(parts.app.clone());
     let (stop_http, mut stop_seen) = watch::channel(false);
     let stopped = async move { drop(stop_seen.wait_for(|stop| *stop).await) };
-    let http = task::spawn(http::serve(listener, door.clone(), stopped));
+    let http_ended = CancellationToken::new();
+    let ending = http_ended.clone().drop_guard();
+    let serving = http::serve(listener, door.clone(), stopped);
+    let http = task::spawn(async move {
+        // Dropped at the end, also in a panic.
+        let _ending = ending;
+        serving.await;
+    });
     match parts.start().await {
         Ok(core) => Ok(Running {
             address,
@@ -98,6 +113,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             door,
             stop_http,
             http,
+            http_ended,
         }),
         Err(error) => {
             http.abort();
@@ -161,6 +177,7 @@ impl Running {
     }
 
     /// Calls its driver, without HTTP.
+    #[doc(hidden)]
     #[must_use]
     pub const fn handle(&self) -> &Handle {
         self.core.handle()
@@ -195,9 +212,14 @@ impl Running {
         &self.core
     }
 
-    /// Waits until the driver has ended: after a stop, or because a sync failed.
+    /// Waits until it has ended though nobody stopped it: a sync failed, or a part of it panicked.
     pub async fn ended(&self) -> Ended {
-        self.core.ended().await
+        tokio::select! {
+            biased;
+            ended = self.core.ended() => ended,
+            // Unasked it ends only by a panic, and nobody would be listening any more.
+            () = self.http_ended.cancelled() => Ended::Panicked,
+        }
     }
 
     /// Drains, waits for leased jobs up to `grace`, and ends.

@@ -19,6 +19,8 @@ pub struct ChannelPort {
     callers: HashMap<CallId, oneshot::Sender<Reply>>,
     /// What [`ChannelPort::wait`] received and [`Port::take`] has not taken.
     received: VecDeque<Message>,
+    /// A thread that the driver depends on has panicked.
+    broken: bool,
 }
 
 /// A port and its handle. `calls_max` bounds the calls that are open at once.
@@ -37,11 +39,18 @@ pub fn port(calls_max: usize) -> (Handle, ChannelPort) {
             sender,
             callers: HashMap::new(),
             received: VecDeque::new(),
+            broken: false,
         },
     )
 }
 
 impl ChannelPort {
+    /// Whether a thread that the driver depends on has panicked, so that the loop cannot go on.
+    #[must_use]
+    pub const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Blocks until a message comes, or `timeout` is over; without a timeout, until a message comes.
     pub fn wait(&mut self, timeout: Option<Duration>) {
         if !self.received.is_empty() {
@@ -77,6 +86,10 @@ impl Port for ChannelPort {
                 Message::Policies(policies) => Inbound::Policies(policies),
                 Message::Stop { grace } => Inbound::Stop { grace },
                 Message::Nudge => continue,
+                Message::Panicked => {
+                    self.broken = true;
+                    return None;
+                }
             });
         }
     }
