@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jitney::job::{Group, Priority, Processor};
 use jitney::limits::Limits;
-use jitney::policy::{LaneShare, PolicyBook, PolicyPatch, ProcessorPolicy};
+use jitney::policy::{GroupBy, LaneShare, PolicyBook, PolicyPatch, ProcessorPolicy};
 
 use crate::random::Rng;
 
@@ -157,6 +157,11 @@ fn draw_patch(rng: &mut Rng) -> PolicyPatch {
         min_jobs: maybe(rng, |rng| u32::try_from(rng.range(1, 40)).unwrap_or(1)),
         max_delay: maybe(rng, |rng| rng.millis(0, 3_000)),
         idle_flush: maybe(rng, |rng| rng.permille(500)),
+        group_by: maybe(rng, |rng| {
+            *rng.pick(&[GroupBy::Group, GroupBy::Key])
+                .unwrap_or(&GroupBy::None)
+        }),
+        realtime_reserve: None,
         lower_lane_share: maybe(rng, |rng| LaneShare {
             above: Some(u32::try_from(rng.range(1, 20)).unwrap_or(1)).filter(|_| rng.permille(850)),
         }),

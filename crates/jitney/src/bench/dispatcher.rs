@@ -84,6 +84,7 @@ impl Steps {
             accepted: self.now.wall,
             due: None,
             deadline: None,
+            key: None,
             recovered: None,
         };
         self.step(Event::Arrived(arrival));

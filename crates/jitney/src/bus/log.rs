@@ -300,6 +300,7 @@ fn recovered_job(job: RecoveredJob) -> Arrival {
         accepted: job.accepted,
         due: job.due,
         deadline: job.deadline,
+        key: None,
         recovered: Some(Past {
             attempts: job.past.attempts,
             crashes: job.past.crashes,

@@ -24,6 +24,8 @@ pub use joblog::log::{AppendError, Durability, Failure, KeyEntry, Known, Space, 
 pub use joblog::record::{Record, Setting as SettingRecord};
 pub use memory::{MemoryBus, Retention};
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use joblog::record::Submit;
 
@@ -184,6 +186,8 @@ pub struct Arrival {
     pub due: Option<WallMs>,
     /// When it expires.
     pub deadline: Option<WallMs>,
+    /// The caller's key, where batches may be grouped by it: whoever takes the arrival from the bus reads it.
+    pub key: Option<Arc<str>>,
     /// What is known from before a restart; `None` for a new job.
     pub recovered: Option<Past>,
 }
@@ -261,6 +265,7 @@ pub(crate) fn arrival(submit: &Submit<'_>) -> Arrival {
         accepted: submit.accepted,
         due: submit.run_at,
         deadline: submit.deadline,
+        key: None,
         recovered: None,
     }
 }

@@ -263,7 +263,7 @@ fn a_route_is_read_with_its_schema() {
 fn unknown_keys_are_named_with_the_nearest() {
     assert_shows!(mistakes(
         "[server]\nlissten = '127.0.0.1:1'\nqwertyuiop = 1\n\n[sever]\n\n[processor.orders]\nmax_job = 16\n\
-         group_by = 'key'\n[processor.orders.priority.SLOW]\nrealtime_reserve = 1\nmaxdelay = '1s'\n\
+         rate = '5/s'\n[processor.orders.priority.SLOW]\nmax_in_flight = 1\nmaxdelay = '1s'\n\
          [[route]]\npath = '/orders'\nprocessor = 'orders'\nprio = 'SLOW'\nstatus = { eror = 400, wrong = 402 }\n"
     ));
 }
@@ -287,7 +287,7 @@ fn contradictions_are_named_once_where_they_are_written() {
          [processor.a]\nmax_jobs = 4\nmin_jobs = 8\n[processor.b]\nmin_jobs = 100\n\
          [processor.c]\nlease = '4s'\nheartbeat = '3s'\n[processor.c.priority.SLOW]\nbatch_timeout = '2s'\n\
          [processor.d.group.x]\nbackoff = '90s'\n[processor.d.priority.REALTIME]\nmax_jobs = 16\n\
-         [processor.e]\nlease = '50ms'\nmax_jobs = 20000\n\
+         [processor.e]\nlease = '50ms'\nmax_jobs = 20000\npriority.SLOW.realtime_reserve = 1\n\
          [[route]]\npath = '/orders'\nprocessor = 'e'\nwait = '10m'\n"
     ));
 }

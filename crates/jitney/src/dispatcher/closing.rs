@@ -12,6 +12,24 @@ pub(super) struct Limits {
     pub(super) bytes: u64,
 }
 
+impl Limits {
+    /// Those of a policy where they are smaller.
+    pub(super) fn within(self, policy: &Policy) -> Self {
+        self.smaller(Self {
+            jobs: policy.max_jobs,
+            bytes: policy.max_bytes,
+        })
+    }
+
+    /// The smaller of both, each by itself.
+    pub(super) fn smaller(self, other: Self) -> Self {
+        Self {
+            jobs: self.jobs.min(other.jobs),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+}
+
 /// What is there to close.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pile {

@@ -1,8 +1,7 @@
 //! Forming batches for polls: which poll, which lane, which jobs.
 
 use crate::clock::Mono;
-use crate::dispatcher::closing::{Closing, Limits, Pile, closing};
-use crate::dispatcher::entry::Order;
+use crate::dispatcher::closing::{Closing, Limits, closing};
 use crate::dispatcher::event::{Action, ClosedBy, Grant, PollId};
 use crate::dispatcher::polls::{Class, Pending};
 use crate::dispatcher::queue::Cut;
@@ -59,12 +58,13 @@ impl Dispatcher {
     }
 
     /// The longest-waiting poll that a batch can close for.
-    fn next_poll(&self, processor: usize) -> Option<PollId> {
+    fn next_poll(&mut self, processor: usize) -> Option<PollId> {
         if self.stalled {
             return None;
         }
+        self.look_again(processor, None);
         let classes = self.processors[processor].classes.iter();
-        let able = classes.filter(|(class, _)| matches!(self.offer(processor, class), Offer::Batch(_)));
+        let able = classes.filter(|(class, _)| matches!(self.offer(processor, class, 0), Offer::Batch(_)));
         let first = able.filter_map(|(_, polls)| polls.first_key_value()).min();
         first.map(|(_, &poll)| poll)
     }
@@ -72,8 +72,9 @@ impl Dispatcher {
     /// All batches that can close now for this poll, up to its slots.
     fn fill(&mut self, pending: &Pending) -> Vec<Grant> {
         let mut grants = Vec::new();
-        for _ in 0..pending.slots {
-            let Offer::Batch(choice) = self.offer(pending.processor, &pending.class) else {
+        for slots in (1..=pending.slots).rev() {
+            self.look_again(pending.processor, Some(&pending.class));
+            let Offer::Batch(choice) = self.offer(pending.processor, &pending.class, slots) else {
                 break;
             };
             let cut = self.cut(pending.processor, choice);
@@ -89,7 +90,7 @@ impl Dispatcher {
 
     fn set_linger(&mut self, processor: usize) {
         let classes = self.processors[processor].classes.keys();
-        let later = classes.filter_map(|class| match self.offer(processor, class) {
+        let later = classes.filter_map(|class| match self.offer(processor, class, 0) {
             Offer::Later(at) => Some(at),
             Offer::Batch(_) | Offer::Nothing => None,
         });
@@ -106,8 +107,12 @@ impl Dispatcher {
         }
     }
 
-    /// The rule of order: an owed lane if one above it waits, else the highest lane that can close now.
-    fn offer(&self, processor: usize, class: &Class) -> Offer {
+    /// The rule of order: an owed lane if one above it waits, else the highest lane that can close now. `own`:
+    /// free slots of the poll that is being served, which is not among those that wait any more.
+    fn offer(&self, processor: usize, class: &Class, own: u32) -> Offer {
+        if self.keeps_slots(processor, class, own) {
+            return self.offer_of(processor, class, Priority::Realtime);
+        }
         if let Some(choice) = self.owed(processor, class) {
             return Offer::Batch(choice);
         }
@@ -127,6 +132,14 @@ impl Dispatcher {
         later.map_or(Offer::Nothing, Offer::Later)
     }
 
+    /// Whether no slot is to spare for a lane below REALTIME: what stays free or runs REALTIME is reserved.
+    fn keeps_slots(&self, processor: usize, class: &Class, own: u32) -> bool {
+        let state = &self.processors[processor];
+        let realtime = Priority::Realtime.index();
+        let (free, running) = (state.free + u64::from(own), state.lanes[realtime].held);
+        state.reserve > 0 && class.priorities[realtime] && free + running <= u64::from(state.reserve)
+    }
+
     /// The lane that goes on its share: owed, it waits, and one above it waits. Longest owed first, then NORMAL.
     fn owed(&self, processor: usize, class: &Class) -> Option<Choice> {
         let lanes = &self.processors[processor].lanes;
@@ -143,10 +156,7 @@ impl Dispatcher {
         let from = if lane.first_unit().is_some() {
             From::Unit
         } else {
-            let heads = lane
-                .queues()
-                .filter_map(|queue| Some((self.queues[queue].head(&self.jobs)?, queue)));
-            From::Queue(heads.min()?.1)
+            From::Queue(lane.standings.first()?)
         };
         let mut limits = self.limits(processor, priority, from, class);
         limits.jobs = limits
@@ -179,35 +189,21 @@ impl Dispatcher {
         if lane.first_unit().is_some() {
             return batch(From::Unit, ClosedBy::Alone);
         }
-        let mut first: Option<(Order, u32, ClosedBy)> = None;
-        let mut later: Option<Mono> = None;
-        for at in lane.queues() {
+        let owed = lane.share.owed().is_some();
+        let mut later = lane.standings.next();
+        for at in lane.standings.candidates(owed) {
             let queue = &self.queues[at];
-            let (Some(head), Some(oldest)) = (queue.head(&self.jobs), queue.oldest(&self.jobs)) else {
+            let Some(pile) = queue.pile(owed, &self.jobs) else {
                 continue;
             };
-            let pile = Pile {
-                jobs: queue.len(),
-                bytes: queue.bytes,
-                oldest,
-                prompt: queue.prompt(),
-                busy: queue.in_flight > 0,
-                owed: lane.share.owed().is_some(),
-            };
-            let limits = self.limits(processor, priority, From::Queue(at), class);
+            let limits = class.limits().within(&queue.policy);
             match closing(priority, &queue.policy, limits, pile, self.now.mono) {
-                Closing::Now(reason) if first.is_none_or(|(other, _, _)| head < other) => {
-                    first = Some((head, at, reason));
-                }
+                Closing::Now(reason) => return batch(From::Queue(at), reason),
                 Closing::At(at) => later = Some(later.map_or(at, |earlier| earlier.min(at))),
-                Closing::Now(_) | Closing::Empty => {}
+                Closing::Empty => {}
             }
         }
-        match (first, later) {
-            (Some((_, queue, reason)), _) => batch(From::Queue(queue), reason),
-            (None, Some(at)) => Offer::Later(at),
-            (None, None) => Offer::Nothing,
-        }
+        later.map_or(Offer::Nothing, Offer::Later)
     }
 
     fn queue_of(&self, processor: usize, priority: Priority, from: From) -> u32 {
@@ -227,11 +223,8 @@ impl Dispatcher {
     }
 
     fn limits(&self, processor: usize, priority: Priority, from: From, class: &Class) -> Limits {
-        let policy = &self.queues[self.queue_of(processor, priority, from)].policy;
-        Limits {
-            jobs: policy.max_jobs.min(class.max_jobs),
-            bytes: policy.max_bytes.min(class.max_bytes),
-        }
+        let queue = self.queue_of(processor, priority, from);
+        class.limits().within(&self.queues[queue].policy)
     }
 
     /// Takes the jobs of a choice out of their lane and keeps the shares.
@@ -239,7 +232,10 @@ impl Dispatcher {
         let at = choice.priority.index();
         let cut = match choice.from {
             From::Unit => self.processors[processor].lanes[at].cut_unit(choice.limits, &mut self.jobs),
-            From::Queue(queue) => self.queues[queue].cut(choice.limits, &self.jobs),
+            From::Queue(queue) => {
+                self.mark(queue);
+                self.queues[queue].cut(choice.limits, &self.jobs)
+            }
         };
         let jobs = size(cut.slots.len());
         self.formed += 1;

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use crate::clock::Mono;
 use crate::dispatcher::closing::Limits;
 use crate::dispatcher::entry::{Jobs, Order, Place};
-use crate::dispatcher::queue::Cut;
+use crate::dispatcher::queue::{Cut, Sort};
 use crate::dispatcher::rate::Rate;
 use crate::dispatcher::share::Share;
-use crate::job::Group;
+use crate::dispatcher::standing::Standings;
 
 /// One lane.
 #[derive(Debug)]
 pub(super) struct Lane {
-    /// The queue of all groups without a policy of their own.
+    /// The queue of all jobs that may be mixed.
     pub(super) shared: u32,
-    /// The queues of the others.
-    pub(super) apart: BTreeMap<Group, u32>,
+    /// The queues of those that must not be mixed with others; each goes with its last job.
+    pub(super) apart: BTreeMap<Sort, u32>,
+    pub(super) standings: Standings,
     /// What goes before the queues: jobs that travel alone, and batches that are retried as they were.
     units: BTreeMap<Order, Vec<u32>>,
     pub(super) share: Share,
@@ -26,6 +27,8 @@ pub(super) struct Lane {
     pub(super) ready: u64,
     /// Jobs that are not due.
     pub(super) waiting: u64,
+    /// Jobs that leases hold.
+    pub(super) held: u64,
     /// All its unsettled jobs.
     pub(super) total: u64,
     pub(super) dispatched: u64,
@@ -36,15 +39,17 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) const fn new(shared: u32, share: Share) -> Self {
+    pub(super) fn new(shared: u32, share: Share) -> Self {
         Self {
             shared,
             apart: BTreeMap::new(),
+            standings: Standings::default(),
             units: BTreeMap::new(),
             share,
             paused: false,
             ready: 0,
             waiting: 0,
+            held: 0,
             total: 0,
             dispatched: 0,
             arrived: 0,

@@ -192,7 +192,10 @@ impl Dispatcher {
 
     /// The job's place is with the lease no more.
     pub(super) fn leave_lease(&mut self, slot: u32) {
-        self.queues[self.jobs[slot].queue].in_flight -= 1;
+        let queue = self.jobs[slot].queue;
+        self.queues[queue].in_flight -= 1;
+        self.mark(queue);
+        self.lane_of(slot).held -= 1;
         self.leased -= 1;
         self.touch(slot);
         let Some(token) = self.jobs[slot].last_token() else {
@@ -309,7 +312,10 @@ impl Dispatcher {
         }
         for &slot in slots {
             self.jobs[slot].place = Place::Leased;
-            self.queues[self.jobs[slot].queue].in_flight += 1;
+            let queue = self.jobs[slot].queue;
+            self.queues[queue].in_flight += 1;
+            self.mark(queue);
+            self.lane_of(slot).held += 1;
         }
         self.leased += slots.len();
         let Some(lease) = self.leases.get_mut(&token) else {

@@ -28,6 +28,7 @@ mod retry;
 mod settling;
 mod share;
 mod slab;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -58,6 +59,8 @@ use crate::policy::PolicyBook;
 pub struct Dispatcher {
     identity: Identity,
     policies: PolicyBook,
+    /// Some policy groups by the jobs' keys.
+    keyed: bool,
     /// The time of the present step.
     now: Now,
     jobs: Jobs,
@@ -97,6 +100,10 @@ struct ProcessorState {
     /// Workers that poll or hold a lease, with how many of both.
     workers: BTreeMap<Arc<str>, u32>,
     ever_worked: bool,
+    /// Free slots of the polls that wait and would take REALTIME.
+    free: u64,
+    /// So many of them are kept for REALTIME.
+    reserve: u32,
     /// When its next lingering batch closes.
     linger: Option<Mono>,
     rate: Rate,
@@ -108,6 +115,7 @@ impl Dispatcher {
     pub fn new(identity: Identity, policies: PolicyBook) -> Self {
         Self {
             identity,
+            keyed: policies.groups_by_key(),
             policies,
             now: Now::default(),
             jobs: Jobs::new(identity.node),
@@ -227,6 +235,12 @@ impl Dispatcher {
             }
         }
         lanes
+    }
+
+    /// Whether batches may be grouped by the keys of jobs, so that arrivals must bring theirs.
+    #[must_use]
+    pub const fn wants_keys(&self) -> bool {
+        self.keyed
     }
 
     /// Workers that poll the processor now or hold a lease of it.

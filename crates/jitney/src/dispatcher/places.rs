@@ -1,19 +1,20 @@
 //! Moving a job from place to place: the only code that does, so that every count stays true.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Arrival, Past};
 use crate::clock::{Mono, after};
 use crate::dispatcher::entry::{Job, Place, Tried};
 use crate::dispatcher::lane::Lane;
-use crate::dispatcher::queue::Queue;
+use crate::dispatcher::queue::{Queue, Sort};
 use crate::dispatcher::rate::Rate;
 use crate::dispatcher::share::Share;
 use crate::dispatcher::timers::Timer;
 use crate::dispatcher::{Dispatcher, ProcessorState, size};
 use crate::job::{Group, JobId, Priority, Processor};
-use crate::policy::LaneShare;
+use crate::policy::{GroupBy, LaneShare};
 
 impl Dispatcher {
     /// J1, J2: a durable job is here. One that is here already stays as it is.
@@ -22,7 +23,8 @@ impl Dispatcher {
             return;
         }
         let processor = self.processor(&arrival.processor);
-        let queue = self.queue_for(processor, arrival.priority, &arrival.group);
+        let queue = self.queue_for(processor, arrival.priority, &arrival.group, arrival.key.as_ref());
+        self.queues[queue].members += 1;
         let wait = arrival.due.map_or(0, |due| due.0.saturating_sub(self.now.wall.0));
         let past = arrival.recovered;
         let tried = past.filter(|past| *past != Past::default());
@@ -88,7 +90,9 @@ impl Dispatcher {
             self.enqueue_unit(vec![slot]);
             return;
         }
-        self.queues[self.jobs[slot].queue].push(slot, &mut self.jobs);
+        let queue = self.jobs[slot].queue;
+        self.queues[queue].push(slot, &mut self.jobs);
+        self.mark(queue);
         self.lane_of(slot).ready += 1;
         self.touch(slot);
     }
@@ -130,6 +134,7 @@ impl Dispatcher {
 
     /// `jobs` left the lane of this one.
     pub(super) fn picked(&mut self, slot: u32, jobs: u64) {
+        self.mark(self.jobs[slot].queue);
         let lane = self.lane_of(slot);
         lane.ready -= jobs;
         if lane.ready == 0 {
@@ -143,6 +148,21 @@ impl Dispatcher {
         self.lane_of(slot).total -= 1;
         let job = self.jobs.remove(slot);
         self.groups.give_back(job.group);
+        self.leave_queue(job.queue);
+    }
+
+    /// The queue has one job less. One that keeps jobs apart goes with its last.
+    pub(super) fn leave_queue(&mut self, at: u32) {
+        let queue = &mut self.queues[at];
+        queue.members -= 1;
+        let lane = &mut self.processors[queue.processor].lanes[queue.priority.index()];
+        if queue.members == 0 && at != lane.shared {
+            let queue = self.queues.remove(at);
+            lane.apart.remove(&queue.sort);
+            if let Some(standing) = queue.standing {
+                lane.standings.take(at, standing);
+            }
+        }
     }
 
     /// Looks at the job's processor again before this step ends.
@@ -164,7 +184,8 @@ impl Dispatcher {
         let lanes = Priority::ALL.map(|priority| {
             let policy = self.policies.resolve_lane(name, priority);
             let share = share_of(priority, policy.lower_lane_share);
-            Lane::new(self.queues.insert(Queue::new(at, priority, policy)), share)
+            let shared = Queue::new(at, priority, policy, Sort::default());
+            Lane::new(self.queues.insert(shared), share)
         });
         self.processors.push(ProcessorState {
             name: name.clone(),
@@ -172,6 +193,11 @@ impl Dispatcher {
             classes: BTreeMap::new(),
             workers: BTreeMap::new(),
             ever_worked: false,
+            free: 0,
+            reserve: self
+                .policies
+                .resolve_lane(name, Priority::Realtime)
+                .realtime_reserve,
             linger: None,
             rate: Rate::default(),
         });
@@ -179,19 +205,32 @@ impl Dispatcher {
         at
     }
 
-    /// The queue of a group in a lane.
-    pub(super) fn queue_for(&mut self, processor: usize, priority: Priority, group: &Group) -> u32 {
+    /// The queue of a job in a lane.
+    pub(super) fn queue_for(
+        &mut self,
+        processor: usize,
+        priority: Priority,
+        group: &Group,
+        key: Option<&Arc<str>>,
+    ) -> u32 {
         let state = &mut self.processors[processor];
         let lane = &mut state.lanes[priority.index()];
-        if !self.policies.stands_apart(&state.name, group) {
+        let apart = self.policies.stands_apart(&state.name, group);
+        let policy = apart.then(|| self.policies.resolve(&state.name, group, priority));
+        let policy = policy.as_ref().unwrap_or(&self.queues[lane.shared].policy);
+        let sort = Sort {
+            group: (apart || policy.group_by == GroupBy::Group).then(|| group.clone()),
+            key: key.filter(|_| policy.group_by == GroupBy::Key).cloned(),
+        };
+        if sort == Sort::default() {
             return lane.shared;
         }
-        if let Some(&queue) = lane.apart.get(group) {
+        if let Some(&queue) = lane.apart.get(&sort) {
             return queue;
         }
-        let policy = self.policies.resolve(&state.name, group, priority);
-        let queue = self.queues.insert(Queue::new(processor, priority, policy));
-        lane.apart.insert(group.clone(), queue);
+        let queue = Queue::new(processor, priority, policy.clone(), sort.clone());
+        let queue = self.queues.insert(queue);
+        lane.apart.insert(sort, queue);
         queue
     }
 

@@ -4,7 +4,7 @@ use crate::dispatcher::entry::Place;
 use crate::dispatcher::places::share_of;
 use crate::dispatcher::{Dispatcher, size};
 use crate::job::{Group, Priority};
-use crate::policy::PolicyBook;
+use crate::policy::{GroupBy, PolicyBook, ProcessorPolicy};
 
 impl Dispatcher {
     pub(super) fn change_policies(&mut self, book: PolicyBook) {
@@ -12,28 +12,39 @@ impl Dispatcher {
             .processors
             .iter()
             .map(|state| {
-                let groups = |book: &PolicyBook| -> Vec<Group> {
-                    let written = book.processors.get(&state.name);
-                    written.map_or_else(Vec::new, |written| written.groups.keys().cloned().collect())
-                };
-                groups(&self.policies) != groups(&book)
+                let earlier = self.policies.processors.get(&state.name);
+                earlier.map(sorting) != book.processors.get(&state.name).map(sorting)
             })
             .collect();
         self.policies = book;
+        self.keyed = self.policies.groups_by_key();
+        self.resolve_again();
         if affected.contains(&true) {
             self.regroup(&affected);
         }
+        self.touched.extend(0..self.processors.len());
+    }
+
+    /// Gives every lane and queue the policy that is in force for it.
+    fn resolve_again(&mut self) {
         for state in &mut self.processors {
             for (priority, lane) in Priority::ALL.into_iter().zip(&mut state.lanes) {
                 let policy = self.policies.resolve_lane(&state.name, priority);
                 lane.share.set(share_of(priority, policy.lower_lane_share));
-                self.queues[lane.shared].policy = policy;
-                for (group, &queue) in &lane.apart {
-                    self.queues[queue].policy = self.policies.resolve(&state.name, group, priority);
+                if priority == Priority::Realtime {
+                    state.reserve = policy.realtime_reserve;
                 }
+                for (sort, &queue) in &lane.apart {
+                    let apart = sort
+                        .group
+                        .as_ref()
+                        .map(|group| self.policies.resolve(&state.name, group, priority));
+                    self.queues[queue].policy = apart.unwrap_or_else(|| policy.clone());
+                }
+                self.queues[lane.shared].policy = policy;
+                lane.standings.forget_limits();
             }
         }
-        self.touched.extend(0..self.processors.len());
     }
 
     /// Sorts the jobs of these processors into the queues that the new policies want. All jobs are looked at:
@@ -59,7 +70,9 @@ impl Dispatcher {
         self.reassign(affected);
         ready.sort_unstable_by_key(|&slot| self.jobs.order(slot));
         for slot in ready {
-            self.queues[self.jobs[slot].queue].push(slot, &mut self.jobs);
+            let queue = self.jobs[slot].queue;
+            self.queues[queue].push(slot, &mut self.jobs);
+            self.mark(queue);
         }
         for unit in units {
             // They were counted as ready, and will be again.
@@ -68,12 +81,9 @@ impl Dispatcher {
             }
             self.enqueue_units(unit);
         }
-        for at in (0..affected.len()).filter(|&at| affected[at]) {
-            self.drop_queues(at);
-        }
     }
 
-    /// Gives every job of these processors its queue.
+    /// Gives every job of these processors its queue. A job whose key nobody asked for when it came has none.
     fn reassign(&mut self, affected: &[bool]) {
         let jobs: Vec<u32> = self.jobs.slab.iter().map(|(slot, _)| slot).collect();
         for slot in jobs {
@@ -91,23 +101,24 @@ impl Dispatcher {
                 _ => false,
             };
             let group = self.groups.name(job.group).clone();
-            let queue = self.queue_for(processor, priority, &group);
+            let (earlier, key) = (job.queue, self.queues[job.queue].sort.key.clone());
+            let queue = self.queue_for(processor, priority, &group, key.as_ref());
             self.jobs[slot].queue = queue;
+            self.queues[queue].members += 1;
             self.queues[queue].in_flight += u64::from(held);
+            self.mark(queue);
+            self.mark(earlier);
+            self.leave_queue(earlier);
         }
     }
+}
 
-    /// Removes the queues of groups that no longer stand apart; no job is in them.
-    fn drop_queues(&mut self, processor: usize) {
-        let state = &mut self.processors[processor];
-        for lane in &mut state.lanes {
-            lane.apart.retain(|group, queue| {
-                let stays = self.policies.stands_apart(&state.name, group);
-                if !stays {
-                    self.queues.remove(*queue);
-                }
-                stays
-            });
-        }
-    }
+/// What decides which jobs are mixed: the groups with policies of their own, and what each table groups by.
+fn sorting(written: &ProcessorPolicy) -> Vec<(Option<&Group>, Option<GroupBy>)> {
+    let tables = std::iter::once(&written.base).chain(&written.priorities);
+    let groups = written.groups.iter();
+    tables
+        .map(|table| (None, table.group_by))
+        .chain(groups.map(|(group, table)| (Some(group), table.group_by)))
+        .collect()
 }

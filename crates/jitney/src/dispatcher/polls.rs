@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::clock::Mono;
 use crate::dispatcher::Dispatcher;
+use crate::dispatcher::closing::Limits;
 use crate::dispatcher::event::{Action, Grant, Poll, PollId};
 use crate::dispatcher::timers::Timer;
-use crate::job::Token;
+use crate::job::{Priority, Token};
 use crate::mutants::{Mutant, active};
 
 /// What a poll asks for. Polls that ask for the same are served in turn, so only the first of them is looked at.
@@ -16,6 +17,15 @@ pub(super) struct Class {
     pub(super) priorities: [bool; 3],
     pub(super) max_jobs: u32,
     pub(super) max_bytes: u64,
+}
+
+impl Class {
+    pub(super) const fn limits(&self) -> Limits {
+        Limits {
+            jobs: self.max_jobs,
+            bytes: self.max_bytes,
+        }
+    }
 }
 
 /// A poll that waits.
@@ -91,6 +101,7 @@ impl Dispatcher {
             return;
         };
         let (processor, class, order) = (pending.processor, pending.class, pending.order);
+        let pending_slots = pending.slots;
         let tokens = pending.request.as_ref().and_then(|key| self.requests.get(key));
         let tokens = tokens.map_or_else(Vec::new, |request| request.leases.clone());
         if tokens.iter().any(|token| self.is_granting(*token)) {
@@ -101,8 +112,20 @@ impl Dispatcher {
             .filter_map(|token| self.grant_again(token))
             .collect();
         if grants.is_empty() {
-            let class = self.processors[processor].classes.entry(class).or_default();
-            class.insert(order, id);
+            let (slots, realtime) = (
+                u64::from(pending_slots),
+                class.priorities[Priority::Realtime.index()],
+            );
+            let state = &mut self.processors[processor];
+            let new = state
+                .classes
+                .entry(class)
+                .or_default()
+                .insert(order, id)
+                .is_none();
+            if new && realtime {
+                state.free += slots;
+            }
             self.touched.insert(processor);
         } else {
             self.take_poll(id);
@@ -157,11 +180,14 @@ impl Dispatcher {
     pub(super) fn take_poll(&mut self, id: PollId) -> Option<Pending> {
         let pending = self.polls.remove(&id)?;
         self.timers.clear(pending.until, Timer::Poll(id));
-        let classes = &mut self.processors[pending.processor].classes;
-        if let Some(class) = classes.get_mut(&pending.class) {
-            class.remove(&pending.order);
+        let state = &mut self.processors[pending.processor];
+        if let Some(class) = state.classes.get_mut(&pending.class) {
+            let stood = class.remove(&pending.order).is_some();
             if class.is_empty() {
-                classes.remove(&pending.class);
+                state.classes.remove(&pending.class);
+            }
+            if stood && pending.class.priorities[Priority::Realtime.index()] {
+                state.free -= u64::from(pending.slots);
             }
         }
         self.touched.insert(pending.processor);

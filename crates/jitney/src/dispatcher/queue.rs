@@ -4,11 +4,13 @@
 //! lease, or were not due, are in a sorted set beside it; the two are merged by sequence when a batch is cut.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::clock::Mono;
 use crate::dispatcher::closing::Limits;
 use crate::dispatcher::entry::{Jobs, Order, Place};
-use crate::job::Priority;
+use crate::dispatcher::standing::Standing;
+use crate::job::{Group, Priority};
 use crate::policy::Policy;
 
 /// Jobs of one lane that may be mixed in a batch.
@@ -27,6 +29,21 @@ pub(super) struct Queue {
     prompt: u32,
     /// Jobs held by leases.
     pub(super) in_flight: u64,
+    /// Its jobs, wherever they are.
+    pub(super) members: u64,
+    /// What its jobs have in common that others of the lane have not.
+    pub(super) sort: Sort,
+    /// Its place among the queues of its lane, as of when it was last looked at.
+    pub(super) standing: Option<Standing>,
+    /// It changed since.
+    pub(super) stale: bool,
+}
+
+/// What jobs must have in common to travel together, where a policy says that they must.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sort {
+    pub(super) group: Option<Group>,
+    pub(super) key: Option<Arc<str>>,
 }
 
 /// A prefix cut from a queue or a unit.
@@ -38,7 +55,7 @@ pub(super) struct Cut {
 }
 
 impl Queue {
-    pub(super) const fn new(processor: usize, priority: Priority, policy: Policy) -> Self {
+    pub(super) const fn new(processor: usize, priority: Priority, policy: Policy, sort: Sort) -> Self {
         Self {
             processor,
             priority,
@@ -49,6 +66,10 @@ impl Queue {
             bytes: 0,
             prompt: 0,
             in_flight: 0,
+            members: 0,
+            sort,
+            standing: None,
+            stale: false,
         }
     }
 

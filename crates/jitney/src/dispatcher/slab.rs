@@ -51,6 +51,11 @@ impl<T> Slab<T> {
         self.chunks.get(chunk)?.get(at)?.as_ref()
     }
 
+    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        let (chunk, at) = place(key);
+        self.chunks.get_mut(chunk)?.get_mut(at)?.as_mut()
+    }
+
     pub(super) const fn len(&self) -> usize {
         self.len
     }

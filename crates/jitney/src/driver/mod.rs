@@ -328,11 +328,26 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         taken
     }
 
-    fn on_arrived(&mut self, arrival: bus::Arrival) {
+    fn on_arrived(&mut self, mut arrival: bus::Arrival) {
+        if self.dispatcher.wants_keys() {
+            arrival.key = self.key_of(arrival.id);
+        }
         if !self.expected_processors.is_empty() {
             self.expected_processors.remove(&arrival.processor);
         }
         self.step(Event::Arrived(arrival));
+    }
+
+    /// The caller's key of a durable job. A job whose record cannot be read travels with those that have none.
+    fn key_of(&self, id: JobId) -> Option<Arc<str>> {
+        let key = match self.bus.read(id) {
+            Ok(stored) => stored.map_or(Ok(None), |stored| view::key(&stored)),
+            Err(error) => Err(Refusal::Internal(error.to_string())),
+        };
+        key.unwrap_or_else(|error| {
+            tracing::error!(job = %id, %error, "a job's key cannot be read back");
+            None
+        })
     }
 
     fn on_written(&mut self, ticket: Ticket) {

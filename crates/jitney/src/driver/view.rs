@@ -37,6 +37,11 @@ pub(super) fn accepted(id: JobId, job: &NewJob, submitted_at: Option<WallMs>) ->
     }
 }
 
+/// The caller's key of a stored job.
+pub(super) fn key(job: &StoredJob) -> Result<Option<Arc<str>>, Refusal> {
+    Ok(decode_submit(&job.submit)?.key.map(Arc::from))
+}
+
 /// A stored job: with its outcome if that is kept, else as `status` has it.
 pub(super) fn stored(job: &StoredJob, status: Option<JobStatus>) -> Result<JobView, Refusal> {
     let submit = decode_submit(&job.submit)?;

@@ -28,6 +28,16 @@ impl ProcessorPolicy {
     #[must_use]
     pub fn contradictions(&self, name: &str) -> Vec<Contradiction> {
         let mut found = isolated(name, &self.priorities[Priority::Realtime.index()]);
+        let below = self.priorities[1..].iter().chain(self.groups.values());
+        if below.into_iter().any(|table| table.realtime_reserve.is_some()) {
+            found.push(Contradiction {
+                message: format!(
+                    "processor `{name}`: `realtime_reserve` counts slots of the whole processor"
+                ),
+                keys: &["realtime_reserve"],
+                hint: Some("set it for the processor"),
+            });
+        }
         for priority in Priority::ALL {
             for group in std::iter::once(None).chain(self.groups.values().map(Some)) {
                 let mut patch = self.base.clone();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{LaneShare, Policy, PolicyPatch};
+use super::{GroupBy, LaneShare, Policy, PolicyPatch};
 use crate::units::{format_duration, format_size};
 use crate::written::{Key, Value, Wrong};
 
@@ -72,7 +72,9 @@ keys! {
     min_jobs: small_count, number;
     max_delay: duration, duration;
     idle_flush: switch, Switch;
+    group_by: grouping, grouping;
     lower_lane_share: share, share;
+    realtime_reserve: any_count, number;
     lease: span, duration;
     heartbeat: span, duration;
     batch_timeout: span, duration;
@@ -88,11 +90,9 @@ use Shown::Switch;
 /// Keys that the specification has and this version does not.
 pub(crate) const LATER_KEYS: &[&str] = &[
     "dead_letter_final",
-    "group_by",
     "max_in_flight",
     "max_in_flight_per_key",
     "rate",
-    "realtime_reserve",
     "record",
 ];
 
@@ -137,7 +137,9 @@ impl Policy {
             min_jobs: Some(self.min_jobs),
             max_delay: Some(self.max_delay),
             idle_flush: Some(self.idle_flush),
+            group_by: Some(self.group_by),
             lower_lane_share: Some(self.lower_lane_share),
+            realtime_reserve: Some(self.realtime_reserve),
             lease: Some(self.lease),
             heartbeat: Some(self.heartbeat),
             batch_timeout: Some(self.batch_timeout),
@@ -152,6 +154,24 @@ impl Policy {
 }
 
 impl Value<'_> {
+    /// What keeps a batch homogeneous.
+    fn grouping(&self) -> Result<GroupBy, Wrong> {
+        match self.text()? {
+            "none" => Ok(GroupBy::None),
+            "group" => Ok(GroupBy::Group),
+            "key" => Ok(GroupBy::Key),
+            other => Err(Wrong::new(format!("`{other}` is nothing to group by"))
+                .hint("write \"group\", \"key\", or \"none\"")),
+        }
+    }
+
+    /// A whole number of 0 to `u32::MAX`.
+    fn any_count(&self) -> Result<u32, Wrong> {
+        let number = self.count(0)?;
+        u32::try_from(number)
+            .map_err(|_| Wrong::new(format!("{number} is above the most possible, {}", u32::MAX)))
+    }
+
     /// A share of the jobs dispatched: `"1/16"`, or 0 for none.
     fn share(&self) -> Result<LaneShare, Wrong> {
         let text = match *self {
@@ -175,6 +195,15 @@ impl Value<'_> {
 
 fn number(count: u32) -> Shown {
     Shown::Number(u64::from(count))
+}
+
+fn grouping(by: GroupBy) -> Shown {
+    let name = match by {
+        GroupBy::None => "none",
+        GroupBy::Group => "group",
+        GroupBy::Key => "key",
+    };
+    Shown::Text(name.to_owned())
 }
 
 fn size(bytes: u64) -> Shown {
@@ -205,6 +234,8 @@ mod tests {
             lower_lane_share: Some(LaneShare { above: Some(3) }),
             result_ttl: Some(Duration::from_hours(1)),
             idle_flush: Some(false),
+            group_by: Some(GroupBy::Key),
+            realtime_reserve: Some(2),
             ..PolicyPatch::default()
         };
         let policy = written.over_defaults(Priority::Normal);

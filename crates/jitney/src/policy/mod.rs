@@ -32,8 +32,13 @@ pub struct Policy {
     pub max_delay: Duration,
     /// NORMAL: a batch closes at once while nothing of its queue is in flight. Default on.
     pub idle_flush: bool,
+    /// Which jobs of a lane may not share a batch. Default: any may.
+    pub group_by: GroupBy,
     /// The share of the jobs dispatched that this lane is owed while lanes above it are busy.
     pub lower_lane_share: LaneShare,
+    /// So many slots of the processor's workers take no lower lane. Of the whole processor: what REALTIME's own
+    /// table or the processor's says. Default 0.
+    pub realtime_reserve: u32,
     /// How long a lease lasts without a heartbeat. Default 30 s.
     pub lease: Duration,
     /// How often a worker should extend. Default a third of `lease`.
@@ -59,6 +64,18 @@ pub struct LaneShare {
     pub above: Option<u32>,
 }
 
+/// What keeps a batch homogeneous: each value gathers, lingers and is flushed by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupBy {
+    /// Nothing: any jobs of a lane travel together.
+    #[default]
+    None,
+    /// The group.
+    Group,
+    /// The job's `key`; jobs without one travel together.
+    Key,
+}
+
 /// What one table of the configuration says; absent means "as the wider table has it".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyPatch {
@@ -72,8 +89,12 @@ pub struct PolicyPatch {
     pub max_delay: Option<Duration>,
     /// See [`Policy::idle_flush`].
     pub idle_flush: Option<bool>,
+    /// See [`Policy::group_by`].
+    pub group_by: Option<GroupBy>,
     /// See [`Policy::lower_lane_share`].
     pub lower_lane_share: Option<LaneShare>,
+    /// See [`Policy::realtime_reserve`].
+    pub realtime_reserve: Option<u32>,
     /// See [`Policy::lease`].
     pub lease: Option<Duration>,
     /// See [`Policy::heartbeat`].
@@ -142,6 +163,16 @@ impl PolicyBook {
         patch.over_defaults(priority)
     }
 
+    /// Whether any table groups by the jobs' keys.
+    #[must_use]
+    pub fn groups_by_key(&self) -> bool {
+        let mut tables = self.processors.values().flat_map(|written| {
+            let lanes = std::iter::once(&written.base).chain(&written.priorities);
+            lanes.chain(written.groups.values())
+        });
+        tables.any(|table| table.group_by == Some(GroupBy::Key))
+    }
+
     /// Whether the group has a policy of its own, so that its jobs are never mixed with others.
     #[must_use]
     pub fn stands_apart(&self, processor: &Processor, group: &Group) -> bool {
@@ -177,7 +208,9 @@ impl PolicyPatch {
                 self.max_delay.unwrap_or(delay)
             },
             idle_flush: self.idle_flush.unwrap_or(true),
+            group_by: self.group_by.unwrap_or_default(),
             lower_lane_share: self.lower_lane_share.unwrap_or_default(),
+            realtime_reserve: self.realtime_reserve.unwrap_or(0),
             lease,
             heartbeat: self.heartbeat.unwrap_or(lease / 3),
             batch_timeout: self.batch_timeout.unwrap_or(Duration::from_mins(10)),

@@ -1,7 +1,7 @@
 //! How batches form: late, in order, by lane and share, within limits.
 
 use super::*;
-use crate::policy::LaneShare;
+use crate::policy::{GroupBy, LaneShare};
 
 use Priority::{Normal, Realtime, Slow};
 
@@ -126,6 +126,101 @@ fn a_group_with_its_own_policy_is_never_mixed() {
     desk.step(Event::GrantFailed(grants[1].token));
     desk.step(Event::Policies(PolicyBook::default()));
     assert_eq!(numbers(&desk.lease()), [1, 2, 3, 4, 5]);
+}
+
+fn keyed(desk: &mut Desk, priority: Priority, key: Option<&str>) {
+    desk.jobs += 1;
+    let job = Arrival {
+        key: key.map(Arc::from),
+        ..arrival(desk.jobs, priority)
+    };
+    desk.step(Event::Arrived(job));
+}
+
+#[test]
+fn batches_by_key_hold_one_key_each_and_each_gathers_by_itself() {
+    let mut desk = Desk::with(PolicyPatch {
+        group_by: Some(GroupBy::Key),
+        max_jobs: Some(3),
+        ..PolicyPatch::default()
+    });
+    for key in [
+        Some("a"),
+        Some("b"),
+        None,
+        Some("a"),
+        Some("b"),
+        None,
+        Some("a"),
+        Some("a"),
+    ] {
+        keyed(&mut desk, Slow, key);
+    }
+    assert_eq!(numbers(&desk.lease()), [1, 4, 7], "full");
+    assert!(desk.poll(|_| {}).is_empty(), "the others linger");
+    desk.pass(ms(250));
+    assert_eq!(numbers(&desk.grants()[0]), [2, 5]);
+    assert_eq!(numbers(&desk.lease()), [3, 6]);
+    assert_eq!(numbers(&desk.lease()), [8]);
+}
+
+#[test]
+fn a_key_is_flushed_while_another_is_busy() {
+    let mut desk = Desk::with(PolicyPatch {
+        group_by: Some(GroupBy::Key),
+        ..PolicyPatch::default()
+    });
+    keyed(&mut desk, Normal, Some("a"));
+    let first = desk.lease();
+    keyed(&mut desk, Normal, Some("a"));
+    assert!(desk.poll(|_| {}).is_empty(), "its key is in flight");
+    keyed(&mut desk, Normal, Some("b"));
+    assert_eq!(numbers(&desk.grants()[0]), [3]);
+    assert!(desk.poll(|_| {}).is_empty());
+    let decided = desk.settle(first.token, &[(1, OK)], true);
+    desk.commit(&decided);
+    assert_eq!(numbers(&desk.grants()[0]), [2]);
+}
+
+#[test]
+fn a_hundred_thousand_keys_leave_nothing_behind() {
+    let mut desk = Desk::with(PolicyPatch {
+        group_by: Some(GroupBy::Key),
+        ..PolicyPatch::default()
+    });
+    for key in 0..100_000 {
+        keyed(&mut desk, Slow, Some(&key.to_string()));
+    }
+    desk.pass(ms(250));
+    for _ in 0..100_000 {
+        let grant = desk.lease();
+        let job = number(grant.jobs[0].id);
+        let decided = desk.settle(grant.token, &[(job, OK)], true);
+        desk.commit(&decided);
+    }
+    assert_eq!(desk.dispatcher.unsettled(), 0);
+    assert_eq!(desk.dispatcher.queues.len(), 3, "one for each lane");
+}
+
+#[test]
+fn reserved_slots_take_nothing_but_realtime() {
+    let mut desk = Desk::with(PolicyPatch {
+        realtime_reserve: Some(1),
+        max_jobs: Some(1),
+        idle_flush: Some(false),
+        ..PolicyPatch::default()
+    });
+    desk.arrive(Normal, 9);
+    let busy = desk.poll(|poll| poll.slots = 4);
+    assert_eq!(busy.len(), 3, "one of four slots is kept");
+    assert!(desk.poll(|_| {}).is_empty(), "the last free slot");
+    desk.arrive(Realtime, 1);
+    assert_eq!(numbers(&desk.grants()[0]), [10]);
+    // While it runs, the reserve is used: the next slot is free for all.
+    assert_eq!(desk.lease().priority, Normal);
+    // A worker that takes no REALTIME keeps nothing for it.
+    let lower = |poll: &mut Poll| poll.priorities = [false, true, true];
+    assert_eq!(desk.poll(lower).len(), 1);
 }
 
 fn pause(desk: &mut Desk, priority: Priority, paused: bool) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::job::Cause;
-use crate::policy::Policy;
+use crate::policy::{GroupBy, Policy};
 
 /// A job as the outside knows it.
 #[derive(Clone, Debug)]
@@ -160,14 +160,14 @@ impl Watch {
 
     fn policy(&self, book: &PolicyBook, id: JobId) -> (Option<Group>, Policy) {
         let job = &self.jobs[&id].arrival;
-        let apart = book
-            .stands_apart(&job.processor, &job.group)
-            .then(|| job.group.clone());
-        let policy = match &apart {
-            Some(group) => book.resolve(&job.processor, group, job.priority),
-            None => book.resolve_lane(&job.processor, job.priority),
+        let apart = book.stands_apart(&job.processor, &job.group);
+        let policy = if apart {
+            book.resolve(&job.processor, &job.group, job.priority)
+        } else {
+            book.resolve_lane(&job.processor, job.priority)
         };
-        (apart, policy)
+        let sorted = apart || policy.group_by == GroupBy::Group;
+        (sorted.then(|| job.group.clone()), policy)
     }
 
     fn granted(&mut self, poll: &Poll, grant: &Grant, book: &PolicyBook, event: &Event) {
@@ -200,10 +200,7 @@ impl Watch {
                     "2: a repeat gives what is still its own"
                 );
             } else {
-                assert_eq!(
-                    queue, first_queue,
-                    "4: a group with a policy of its own was mixed"
-                );
+                assert_eq!(queue, first_queue, "4: groups that stand apart were mixed");
                 assert!(
                     frees || !self.running_before.contains(&job.id),
                     "2: handed out twice"
@@ -309,7 +306,10 @@ impl Watch {
     /// 5: of the jobs of a queue that never failed, none goes before an older one.
     fn order(&self, dispatcher: &Dispatcher, book: &PolicyBook) {
         let mut youngest_gone: BTreeMap<(Processor, Priority, Option<Group>), u64> = BTreeMap::new();
-        let calm = |(_, job): &(&JobId, &Known)| !job.deferred;
+        // Which keys are apart depends on when the policy came: that is the model's to tell.
+        let calm = |(id, job): &(&JobId, &Known)| {
+            !job.deferred && self.policy(book, **id).1.group_by != GroupBy::Key
+        };
         for (id, job) in self
             .jobs
             .iter()
@@ -356,8 +356,15 @@ impl Watch {
                 assert_eq!(lane.paused, paused);
                 asked && !paused && lane.queued > 0
             };
+            let reserve = book
+                .resolve_lane(&poll.processor, Priority::Realtime)
+                .realtime_reserve;
+            let reserved = reserve > 0 && poll.priorities[0];
             for lane in lanes.iter().filter(mine) {
                 assert_ne!(lane.priority, Priority::Realtime, "13");
+                if reserved {
+                    continue;
+                }
                 let ids = self
                     .jobs
                     .iter()

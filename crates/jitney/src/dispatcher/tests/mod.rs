@@ -50,6 +50,7 @@ fn arrival(n: u64, priority: Priority) -> Arrival {
         accepted: WallMs(0),
         due: None,
         deadline: None,
+        key: None,
         recovered: None,
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::invariants::Watch;
 use super::model::Model;
 use super::*;
-use crate::policy::LaneShare;
+use crate::policy::{GroupBy, LaneShare};
 
 /// What happens next. Numbers pick among what is there, modulo its count.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => word().prop_map(Op::Settle),
         3 => (0..6_usize).prop_map(Op::Extend),
         12 => prop::bool::weighted(0.1).prop_map(|fails| Op::Durable { fails }),
-        1 => (0..4_usize).prop_map(Op::Policies),
+        1 => (0..6_usize).prop_map(Op::Policies),
         2 => (0..3_usize, prop::bool::weighted(0.1), prop::bool::weighted(0.4))
             .prop_map(|(lane, other, paused)| Op::Pause { lane, other, paused }),
         1 => prop::bool::weighted(0.4).prop_map(Op::Stalled),
@@ -163,7 +163,15 @@ fn policies(which: usize) -> PolicyBook {
     };
     let mut book = book(if which == 0 { PolicyPatch::default() } else { small });
     let written = book.processors.get_mut(&orders()).unwrap();
-    if which >= 2 {
+    if which == 4 {
+        written.base.group_by = Some(GroupBy::Key);
+        written.base.realtime_reserve = Some(2);
+    }
+    if which == 5 {
+        written.base.group_by = Some(GroupBy::Group);
+        written.priorities[2].group_by = Some(GroupBy::Key);
+    }
+    if which == 2 || which == 3 {
         let own = PolicyPatch {
             max_jobs: Some(12),
             min_jobs: Some(12),
@@ -341,6 +349,7 @@ impl World {
             self.jobs += 1;
             let job = Arrival {
                 group: groups()[group].clone(),
+                key: [None, Some("a"), Some("b")][usize::try_from(self.jobs % 3).unwrap()].map(Arc::from),
                 wire_bytes: bytes + u32::try_from(self.jobs % 7).unwrap(),
                 due: (due > 0).then_some(WallMs(self.now.wall.0 + due)),
                 ..arrival(self.jobs, Priority::ALL[lane])
@@ -442,6 +451,7 @@ impl World {
             self.step(Event::Arrived(Arrival {
                 group: job.group,
                 wire_bytes: job.bytes,
+                key: job.key,
                 recovered: past,
                 ..arrival(job.sequence, job.priority)
             }));
@@ -529,7 +539,7 @@ proptest! {
 
     #[test]
     fn the_dispatcher_decides_as_the_model_does_and_keeps_the_invariants(
-        which in 0..4_usize,
+        which in 0..6_usize,
         ops in prop::collection::vec(op(), 1..160),
     ) {
         play(which, ops);

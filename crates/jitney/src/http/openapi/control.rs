@@ -141,7 +141,22 @@ fn values() -> Map<String, Value> {
                 "NORMAL: a batch goes at once while nothing of its lane is worked on.",
             )),
         ),
+        (
+            "group_by",
+            or_null(one_of(
+                &["none", "group", "key"],
+                "What must be the same in all jobs of a batch.",
+            )),
+        ),
         ("lower_lane_share", share),
+        (
+            "realtime_reserve",
+            of(
+                0,
+                u64::from(u32::MAX),
+                "Slots of the processor's workers that only REALTIME takes.",
+            ),
+        ),
         (
             "lease",
             duration("How long a worker holds a batch without a sign of life; at least 100ms."),

@@ -71,13 +71,15 @@ impl Model {
                 .polls
                 .iter()
                 .filter(|poll| !poll.parked && poll.poll.processor == *processor);
-            let Some(first) = line.find(|poll| matches!(self.offer(&poll.poll), Offer::Batch(_))) else {
+            let Some(first) = line.find(|poll| matches!(self.offer(&poll.poll, 0), Offer::Batch(_))) else {
                 break;
             };
             let poll = first.poll.clone();
             self.polls.retain(|other| other.poll.id != poll.id);
             let mut grants = Vec::new();
-            while let (true, Offer::Batch(batch)) = (grants.len() < poll.slots as usize, self.offer(&poll)) {
+            while let slots @ 1.. = poll.slots - u32::try_from(grants.len()).unwrap()
+                && let Offer::Batch(batch) = self.offer(&poll, slots)
+            {
                 grants.push(self.grant(&poll, batch));
                 self.tidy();
             }
@@ -88,7 +90,17 @@ impl Model {
         }
     }
 
-    pub(super) fn offer(&self, poll: &Poll) -> Offer {
+    /// `own`: free slots of the poll itself, if it does not stand in line any more.
+    pub(super) fn offer(&self, poll: &Poll, own: u32) -> Offer {
+        if self.keeps_slots(poll, own) {
+            let realtime = Priority::Realtime;
+            let waits = poll.priorities[0] && self.waits(&poll.processor, realtime);
+            return if waits {
+                self.offer_of(poll, realtime, false)
+            } else {
+                Offer::Later(None)
+            };
+        }
         let waits =
             |priority: Priority| poll.priorities[priority.index()] && self.waits(&poll.processor, priority);
         let owed = |priority: Priority| {
@@ -110,6 +122,20 @@ impl Model {
             }
         }
         Offer::Later(later)
+    }
+
+    /// Whether what stays free or runs REALTIME is reserved for it.
+    fn keeps_slots(&self, poll: &Poll, own: u32) -> bool {
+        let policy = self.book.resolve_lane(&poll.processor, Priority::Realtime);
+        let line = self.polls.iter().filter(|other| {
+            !other.parked && other.poll.processor == poll.processor && other.poll.priorities[0]
+        });
+        let free: u32 = line.map(|other| other.poll.slots).sum();
+        let running = self.jobs.iter().filter(|job| {
+            job.processor == poll.processor && job.priority == Priority::Realtime && Self::is_held(job)
+        });
+        let used = free + own + u32::try_from(running.count()).unwrap();
+        policy.realtime_reserve > 0 && poll.priorities[0] && used <= policy.realtime_reserve
     }
 
     pub(super) fn offer_of(&self, poll: &Poll, priority: Priority, on_share: bool) -> Offer {
@@ -137,7 +163,7 @@ impl Model {
                 .collect();
             return batch(&unit, ClosedBy::Alone, true);
         }
-        let mut queues: BTreeMap<Option<Group>, Vec<&MJob>> = BTreeMap::new();
+        let mut queues: BTreeMap<_, Vec<&MJob>> = BTreeMap::new();
         for job in ready {
             queues.entry(self.queue(job)).or_default().push(job);
         }

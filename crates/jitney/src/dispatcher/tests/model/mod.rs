@@ -14,7 +14,7 @@ use crate::clock::between;
 use crate::dispatcher::event::{Decision, Finish, GrantedJob, Requeue};
 use crate::dispatcher::retry::{backoff, millis};
 use crate::job::{Cause, End, Reason};
-use crate::policy::Policy;
+use crate::policy::{GroupBy, Policy};
 
 pub(super) struct Model {
     identity: Identity,
@@ -41,6 +41,8 @@ pub(super) struct MJob {
     pub(super) processor: Processor,
     pub(super) priority: Priority,
     pub(super) group: Group,
+    /// Kept only while a policy groups by it.
+    pub(super) key: Option<Arc<str>>,
     pub(super) sequence: u64,
     pub(super) bytes: u32,
     pub(super) place: MPlace,
@@ -214,16 +216,26 @@ impl Model {
     }
 
     pub(super) fn policy(&self, job: &MJob) -> Policy {
-        match self.queue(job) {
-            Some(group) => self.book.resolve(&job.processor, &group, job.priority),
-            None => self.book.resolve_lane(&job.processor, job.priority),
+        if self.book.stands_apart(&job.processor, &job.group) {
+            self.book.resolve(&job.processor, &job.group, job.priority)
+        } else {
+            self.book.resolve_lane(&job.processor, job.priority)
         }
     }
 
-    /// What a job may be mixed with: its own group, or all that do not stand apart.
-    pub(super) fn queue(&self, job: &MJob) -> Option<Group> {
-        let apart = self.book.stands_apart(&job.processor, &job.group);
-        apart.then(|| job.group.clone())
+    /// What a job may be mixed with: its own group, its own key, or all that do not stand apart.
+    pub(super) fn queue(&self, job: &MJob) -> (Option<Group>, Option<Arc<str>>) {
+        let by = self.policy(job).group_by;
+        let apart = self.book.stands_apart(&job.processor, &job.group) || by == GroupBy::Group;
+        let key = job.key.clone().filter(|_| by == GroupBy::Key);
+        (apart.then(|| job.group.clone()), key)
+    }
+
+    /// Keys that no policy groups by are forgotten.
+    fn forget_keys(&mut self) {
+        for at in 0..self.jobs.len() {
+            self.jobs[at].key = self.queue(&self.jobs[at]).1;
+        }
     }
 
     fn is_held(job: &MJob) -> bool {
@@ -340,6 +352,7 @@ impl Model {
             processor: arrival.processor,
             priority: arrival.priority,
             group: arrival.group,
+            key: arrival.key,
             sequence: arrival.sequence,
             bytes: arrival.wire_bytes,
             place: MPlace::Waiting,
@@ -354,6 +367,7 @@ impl Model {
             last: past.last_token,
             spent: past.spent,
         });
+        self.forget_keys();
         if wait == 0 {
             self.enqueue(vec![arrival.id], false);
         }
@@ -361,7 +375,7 @@ impl Model {
 
     /// Jobs become ready; those that travel together are one unit per queue.
     fn enqueue(&mut self, ids: Vec<JobId>, together: bool) {
-        let mut units: BTreeMap<Option<Group>, u64> = BTreeMap::new();
+        let mut units: BTreeMap<_, u64> = BTreeMap::new();
         for id in ids {
             let (queue, now) = (self.queue(self.find(id).unwrap()), self.now.mono);
             self.units += 1;
@@ -394,7 +408,7 @@ impl Model {
         let forgotten = forgotten.map(|lease| lease.limit);
         let until = self.polls.iter().map(|poll| poll.poll.until);
         let linger = self.polls.iter().filter(|poll| !poll.parked && !self.stalled);
-        let linger = linger.filter_map(|poll| match self.offer(&poll.poll) {
+        let linger = linger.filter_map(|poll| match self.offer(&poll.poll, 0) {
             Offer::Later(at) => at,
             Offer::Batch(_) => panic!("a batch could close and did not"),
         });

@@ -280,7 +280,8 @@ impl Model {
                 self.shares.insert((name, lane), share);
             }
         }
-        let mut units: BTreeMap<(u64, Option<Group>), Vec<JobId>> = BTreeMap::new();
+        self.forget_keys();
+        let mut units: BTreeMap<_, Vec<JobId>> = BTreeMap::new();
         for job in &self.jobs {
             if let Some(unit) = job.unit {
                 units.entry((unit, self.queue(job))).or_default().push(job.id);
