@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::step::{Steps, cargo, say, succeeds};
-use crate::{crash, tidy};
+use crate::{crash, e2e, tidy};
 
 /// Any newer cargo-deny reads our deny.toml too; this one is installed where there is none.
 const CARGO_DENY: &str = "0.20.2";
@@ -42,6 +42,7 @@ pub(crate) fn run(root: &Path) -> Result<bool> {
     test_steps(root, &mut steps);
     steps.run("sim", || bounded_sim(root));
     steps.run("crash", || crash::bounded(root));
+    steps.run("e2e", || e2e::bounded(root));
     Ok(steps.finish())
 }
 

@@ -12,9 +12,7 @@ const CI_ROUNDS: &str = "7";
 
 /// With the arguments that follow the task's name.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<bool> {
-    let packages = ["--package", "jitney", "--package", "sim"];
-    let mut build = cargo(root, &["build", "--release", "--locked", "--bins"]);
-    if !succeeds(build.args(packages))? {
+    if !release_binaries(root)? {
         return Ok(false);
     }
     let release = target()?.join("release");
@@ -31,6 +29,13 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<bool> {
 /// A bounded run, with a fresh seed.
 pub(crate) fn bounded(root: &Path) -> Result<bool> {
     run(root, &["--rounds".to_owned(), CI_ROUNDS.to_owned()])
+}
+
+/// Builds what runs as real processes, with one set of features for all who need it.
+pub(crate) fn release_binaries(root: &Path) -> Result<bool> {
+    let packages = ["--package", "jitney", "--package", "sim"];
+    let mut build = cargo(root, &["build", "--release", "--locked", "--bins"]);
+    succeeds(build.args(packages))
 }
 
 /// Cargo's target directory, wherever it was put: this program lies in a profile's folder of it.

@@ -60,7 +60,9 @@ impl fmt::Display for Name {
 pub(super) fn encode(patch: &PolicyPatch) -> Option<Vec<u8>> {
     let said = patch.values().into_iter();
     let said = said.filter_map(|(key, value)| Some((key.to_owned(), json(value?))));
-    let object: Map<String, Value> = said.collect();
+    let mut object: Map<String, Value> = said.collect();
+    // The same patch is the same bytes, whatever the order of the table of keys.
+    object.sort_keys();
     (!object.is_empty()).then(|| Value::Object(object).to_string().into_bytes())
 }
 

@@ -111,6 +111,7 @@ pub(crate) async fn run<S: Slot>(
         poll: None,
         poll_at: Instant::now(),
         polled: None,
+        poll_wait: POLL_WAIT,
         answered: false,
         stop: Stop::default(),
         give_up: CancellationToken::new(),
@@ -134,6 +135,8 @@ struct Engine<S> {
     poll_at: Instant,
     /// When the poll in flight began.
     polled: Option<Instant>,
+    /// How long a poll is held: [`POLL_WAIT`], or what this server allows at most.
+    poll_wait: Duration,
     /// Whether the server ever answered a poll.
     answered: bool,
     stop: Stop,
@@ -211,7 +214,7 @@ impl<S: Slot> Engine<S> {
             slots: u32::try_from(self.free.len()).map_or(SLOTS_MAX, |free| free.min(SLOTS_MAX)),
             max_jobs: self.options.max_jobs,
             max_bytes: None,
-            wait: POLL_WAIT,
+            wait: self.poll_wait,
             priorities: self.options.priorities.clone(),
             request_id: Some(random_name()),
             settle: settle.collect(),
@@ -233,6 +236,11 @@ impl<S: Slot> Engine<S> {
         self.poll = None;
         let answer = match answer {
             Ok(answer) => answer,
+            // Nothing of the poll was done, what rides with it neither: the next one carries it.
+            Err(error) if let Some(wait) = wait_allowed(&error, self.poll_wait) => {
+                self.poll_wait = wait;
+                return Ok(());
+            }
             Err(error) if !self.rides.is_empty() => {
                 // One of the settles may be what the server refuses: without them the next poll will tell.
                 warn!(%error, "poll refused, settling apart from it");
@@ -441,6 +449,21 @@ impl<S: Slot> Engine<S> {
             Err(_) => Vec::new(),
         }
     }
+}
+
+/// The wait that the server allows, where it refused a poll for asking for a longer one.
+fn wait_allowed(error: &Error, asked: Duration) -> Option<Duration> {
+    #[derive(serde::Deserialize)]
+    struct Refused {
+        pointer: String,
+        limit: u64,
+    }
+    let Error::Refused(problem) = error else {
+        return None;
+    };
+    let refused: Refused = serde_json::from_str(problem.json()).ok()?;
+    let allowed = Duration::from_millis(refused.limit);
+    (refused.pointer == "/wait" && allowed < asked).then_some(allowed)
 }
 
 /// The ids of a batch's jobs.

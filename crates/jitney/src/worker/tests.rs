@@ -265,3 +265,22 @@ async fn a_worker_that_the_server_refuses_ends_with_its_reason() {
     let asked = server.asked();
     assert_eq!(asked[0].json()["request_id"], asked[1].json()["request_id"]);
 }
+
+/// A worker of a server whose `wait_max` is below its own 30 s ended at its first poll.
+#[tokio::test]
+async fn a_worker_waits_no_longer_than_its_server_allows() {
+    let too_long = r#"{"code":"invalid_value","detail":"`wait` is 30s; `wait_max` is 300ms","retry":"no",
+        "pointer":"/wait","limit":300}"#;
+    let refusal = r#"{"code":"invalid_value","detail":"enough","retry":"no"}"#;
+    let answers = [too_long, refusal].map(|problem| Some((400, "", problem.to_owned())));
+    let server = crate::client::scripted::ScriptedServer::answering(answers.to_vec()).await;
+    let client = Client::new(&server.url).unwrap();
+    let ended = Worker::new(client, "p").run_until(std::future::pending()).await;
+    assert!(matches!(ended, Err(Error::Refused(problem)) if problem.detail == "enough"));
+    let waits: Vec<Value> = server
+        .asked()
+        .iter()
+        .map(|asked| asked.json()["wait"].clone())
+        .collect();
+    assert_eq!(waits, ["30s", "300ms"]);
+}

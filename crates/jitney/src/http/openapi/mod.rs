@@ -61,7 +61,6 @@ pub(super) fn document(limits: &Limits, table: &RouteTable) -> Value {
             "description": INTRODUCTION,
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
-        "servers": [{"url": "/"}],
         "tags": [
             {"name": "submit", "description": "Callers: submit jobs, wait for them, read them."},
             {"name": "routes", "description": "The URLs of this server's configuration, each in front of a job."},

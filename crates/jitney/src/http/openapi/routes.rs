@@ -50,7 +50,7 @@ fn documented(route: &Ready, limits: &Limits) -> Documented {
     let mut operation = json!({
         "operationId": name(route),
         "tags": ["routes"],
-        "summary": format!("A job of `{}`", route.processor.as_str()),
+        "summary": format!("A job of {}", route.processor.as_str()),
         "description": description(route),
         "parameters": parameters,
         "responses": responses(route, schema.is_some()),

@@ -133,7 +133,7 @@ pub(super) fn content_type() -> Value {
 
 /// The type of JSON that has one of its own.
 pub(super) fn json_content_type() -> Value {
-    json!({"type": "string", "pattern": "^application/[A-Za-z0-9.-]{0,200}[+]?json$",
+    json!({"type": "string", "pattern": "^application/(json|[A-Za-z0-9.-]{1,200}[+]json)$",
         "description": "A JSON type of its own (`+json`), if it has one."})
 }
 

@@ -392,7 +392,7 @@ fn settle_result() -> Value {
         "What became of an outcome.",
         &["id", "is"],
         fields([
-            ("id", named("JobId")),
+            ("id", text("The job, as it was written.")),
             (
                 "is",
                 one_of(

@@ -223,8 +223,8 @@ impl<'a, 'p> Object<'a, 'p> {
         let Some(raw) = self.get(name) else {
             return Ok(None);
         };
-        match serde_json::from_str::<u32>(raw.get()) {
-            Ok(number) if range.contains(&number) => Ok(Some(number)),
+        match whole_number(raw).and_then(|number| u32::try_from(number).ok()) {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
             _ => Err(self.wrong(
                 name,
                 raw,
@@ -261,9 +261,9 @@ impl<'a, 'p> Object<'a, 'p> {
             return Ok(None);
         };
         if kind(raw) == "a number" {
-            return serde_json::from_str(raw.get())
+            return whole_number(raw)
                 .map(Some)
-                .map_err(|_| self.wrong(name, raw, "must be a whole number of bytes, or like `\"1MiB\"`"));
+                .ok_or_else(|| self.wrong(name, raw, "must be a whole number of bytes, or like `\"1MiB\"`"));
         }
         let text = text(raw, At::Field(&self.at, name))?;
         parse_size(&text)
@@ -279,6 +279,14 @@ impl<'a, 'p> Object<'a, 'p> {
 /// An unknown name may be of any length.
 fn shown_unknown(name: &str, known: &[&str], later: &[&str]) -> String {
     unknown_name("field", &shown(name), known, later)
+}
+
+/// A whole number, however it is written: to JSON Schema, and to languages whose numbers are all alike, `64.0` is 64.
+fn whole_number(raw: &RawValue) -> Option<u64> {
+    serde_json::from_str(raw.get()).ok().or_else(|| {
+        let number: f64 = serde_json::from_str(raw.get()).ok()?;
+        (number.fract() == 0.0).then(|| format!("{number:.0}").parse().ok())?
+    })
 }
 
 /// The kind of a value, with its article.
@@ -392,5 +400,31 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
         deserializer.deserialize_str(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A poll with `"slots":151.0`, which its schema allows, was refused.
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        for (text, number) in [
+            ("64", Some(64)),
+            ("151.0", Some(151)),
+            ("1e3", Some(1_000)),
+            ("0.0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("1.5", None),
+            ("-1", None),
+            ("-1.0", None),
+            ("1e300", None),
+            ("\"1\"", None),
+            ("null", None),
+        ] {
+            let raw = RawValue::from_string(text.to_owned()).unwrap();
+            assert_eq!(whole_number(&raw), number, "{text}");
+        }
     }
 }
