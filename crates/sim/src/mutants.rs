@@ -51,6 +51,8 @@ pub enum BusMutant {
     DropChildren,
     /// Leases are not restored after a restart.
     ForgetLeases,
+    /// Pauses and policies are not restored after a restart.
+    ForgetSettings,
 }
 
 /// Bugs of the log's I/O.
@@ -87,6 +89,7 @@ impl Mutant {
             B::DropReturns,
             B::DropChildren,
             B::ForgetLeases,
+            B::ForgetSettings,
         ];
         let disks = [D::NeverSync, D::SyncLate, D::ForgetDirectory];
         let all = ports

@@ -22,6 +22,8 @@ pub(crate) struct ObservedBus {
     early: VecDeque<Event>,
     /// How many events of the sabotaged kind have passed.
     passed: u64,
+    /// Everything from before the start was told.
+    ready: bool,
 }
 
 /// A mutant that forgets does so with every n-th.
@@ -35,6 +37,7 @@ impl ObservedBus {
             sabotage,
             early: VecDeque::new(),
             passed: 0,
+            ready: false,
         }
     }
 
@@ -45,6 +48,7 @@ impl ObservedBus {
 
     /// What a mutant makes of an event; `None`: it is withheld.
     fn spoil(&mut self, event: Event) -> Option<Event> {
+        self.ready |= matches!(event, Event::Ready);
         match (self.sabotage.bus(), &event) {
             (Some(BusMutant::NotifyBeforeDurable), Event::Written(ticket)) => {
                 self.early.push_back(Event::Durable(*ticket));
@@ -53,6 +57,7 @@ impl ObservedBus {
             (Some(BusMutant::ForgetOutcome), Event::Outcome(_)) if self.nth() => return None,
             (Some(BusMutant::ForgetArrival), Event::Arrived(_)) if self.nth() => return None,
             (Some(BusMutant::ForgetLeases), Event::Leased(_)) => return None,
+            (Some(BusMutant::ForgetSettings), Event::Setting(_)) if !self.ready => return None,
             _ => {}
         }
         Some(event)
@@ -173,7 +178,9 @@ fn written(record: &Record<'_>) -> Written {
             code: outcome.error.map(|error| error.code.to_owned()),
             children: outcome.children,
         }),
-        Record::Setting(_) => Written::Setting,
+        Record::Setting(setting) => {
+            Written::Setting(setting.name.to_owned(), setting.value.map(Bytes::copy_from_slice))
+        }
         Record::Return(back) => Written::Return {
             id: back.id,
             cause: back.cause,
@@ -209,7 +216,7 @@ fn report(event: &Event) -> Report {
             term: std::time::Duration::from_millis(lease.term_ms),
             jobs: lease.jobs.clone(),
         }),
-        Event::Setting(_) => Report::Setting,
+        Event::Setting(setting) => Report::Setting(setting.name.to_string(), setting.value.clone()),
         Event::Ready => Report::Ready,
         Event::SpaceReturned => Report::SpaceReturned,
         Event::Closed => Report::Closed,

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub slow: u64,
     /// Faults come about so far apart, microseconds.
     pub fault_gap: u64,
+    /// An operator changes something about so far apart, microseconds.
+    pub control_gap: u64,
     /// How many in a thousand of worker's batches go wrong in some way.
     pub mischief: u64,
     /// How many in a thousand connections die.
@@ -52,6 +54,8 @@ pub(crate) struct Faults {
     pub stops: bool,
     pub stalls: bool,
     pub policy_changes: bool,
+    /// An operator pauses lanes, resumes them, and sets policies.
+    pub controls: bool,
     /// Power is cut right after some answers, where a promise was just made.
     pub after_answers: bool,
 }
@@ -82,6 +86,7 @@ impl Plan {
             stops: !memory && on(rng, 300),
             stalls: !memory && on(rng, 300),
             policy_changes: on(rng, 300),
+            controls: on(rng, 350),
             after_answers: !memory && on(rng, 400),
         };
         let busy = rng.permille(300);
@@ -100,6 +105,7 @@ impl Plan {
             realtime: *rng.pick(&[0, 100, 400, 850]).unwrap_or(&0),
             slow: *rng.pick(&[0, 100, 300]).unwrap_or(&0),
             fault_gap: rng.range(50_000, 20_000_000),
+            control_gap: rng.range(20_000, 5_000_000),
             mischief: *rng.pick(&[0, 50, 200, 500]).unwrap_or(&0),
             hangups: *rng.pick(&[0, 20, 150]).unwrap_or(&0),
             workers: rng.range(1, 6),

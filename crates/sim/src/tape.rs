@@ -58,7 +58,8 @@ pub(crate) enum Report {
     Closed,
     Broken,
     Gone(JobId),
-    Setting,
+    /// The name, and the value if it has one.
+    Setting(String, Option<Bytes>),
 }
 
 /// A lease of before the restart.
@@ -96,7 +97,8 @@ pub(crate) enum Written {
         attempts: u32,
         crashes: u32,
     },
-    Setting,
+    /// The name, and the value if it is not removed.
+    Setting(String, Option<Bytes>),
 }
 
 /// The end of a job, as it is written.

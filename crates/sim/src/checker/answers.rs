@@ -43,6 +43,19 @@ impl Checker {
             (Asked::Extend { token }, Answer::Extended { expires_in, lost }) => {
                 self.extended(now, *token, micros(*expires_in), lost)
             }
+            (
+                Asked::Pause {
+                    processor,
+                    priority,
+                    paused,
+                },
+                Answer::Paused(lane),
+            ) if (&lane.processor, lane.priority, lane.paused) == (processor, *priority, *paused) => {
+                self.paused(processor, *priority, *paused)
+            }
+            (Asked::SetPolicy { processor, max_jobs }, Answer::Policy(_)) => {
+                self.policy_set(processor, *max_jobs)
+            }
             (asked, answer) => broken("misdelivered", || format!("{asked} got {answer:?}")),
         }
     }
@@ -173,6 +186,10 @@ impl Checker {
             });
         }
         for batch in &leased.batches {
+            let handed = self.leases.get(&batch.token).is_some_and(|lease| lease.handed);
+            if !handed {
+                self.not_paused(&poll.processor, batch.priority, "a batch is handed out")?;
+            }
             self.handed(now, poll, batch)?;
             for given in &batch.jobs {
                 let Some(job) = self.jobs.get(&given.id) else {
@@ -345,6 +362,8 @@ impl Checker {
                 }
                 _ => Ok(()),
             },
+            // It contradicts what the file says.
+            (Asked::SetPolicy { .. }, Refusal::InvalidValue { .. }) => Ok(()),
             _ => self.refusal(refusal),
         }
     }

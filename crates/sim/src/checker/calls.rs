@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jitney::driver::port::{CallId, Command, Lease as Poll, Settle};
-use jitney::job::{JobId, Processor, Token};
+use jitney::driver::port::{CallId, Command, Lease as Poll, SetPolicy, Settle};
+use jitney::job::{JobId, Priority, Processor, Token};
+use jitney::policy::{PolicyPatch, Table};
 
 use super::leases::micros;
 use super::{Checker, Verdict};
@@ -28,6 +29,16 @@ pub(crate) enum Asked {
     Extend {
         token: Token,
     },
+    Pause {
+        processor: Processor,
+        priority: Priority,
+        paused: bool,
+    },
+    /// Sets `max_jobs` of a processor, or takes it away.
+    SetPolicy {
+        processor: Processor,
+        max_jobs: Option<u32>,
+    },
 }
 
 impl Asked {
@@ -38,6 +49,24 @@ impl Asked {
             Self::Lease(lease) => Command::Lease(Box::new(lease.clone())),
             Self::Settle(settle) => Command::Settle(settle.clone()),
             Self::Extend { token } => Command::Extend { token: *token },
+            Self::Pause {
+                processor,
+                priority,
+                paused,
+            } => Command::Pause {
+                processor: processor.clone(),
+                priority: *priority,
+                paused: *paused,
+            },
+            Self::SetPolicy { processor, max_jobs } => Command::SetPolicy(Box::new(SetPolicy {
+                processor: processor.clone(),
+                table: Table::Processor,
+                patch: PolicyPatch {
+                    max_jobs: *max_jobs,
+                    ..PolicyPatch::default()
+                },
+                clear: vec!["max_jobs"],
+            })),
         }
     }
 
@@ -46,7 +75,7 @@ impl Asked {
         match self {
             Self::Submit { wait, .. } | Self::Get { wait, .. } => *wait,
             Self::Lease(lease) => Some(lease.wait),
-            Self::Settle(_) | Self::Extend { .. } => None,
+            Self::Settle(_) | Self::Extend { .. } | Self::Pause { .. } | Self::SetPolicy { .. } => None,
         }
     }
 }
@@ -61,6 +90,12 @@ impl fmt::Display for Asked {
             Self::Lease(lease) => write!(f, "lease {lease:?}"),
             Self::Settle(settle) => write!(f, "settle {settle:?}"),
             Self::Extend { token } => write!(f, "extend {token}"),
+            Self::Pause {
+                processor,
+                priority,
+                paused,
+            } => write!(f, "pause {processor:?} {priority} {paused}"),
+            Self::SetPolicy { processor, max_jobs } => write!(f, "set {processor:?} max_jobs {max_jobs:?}"),
         }
     }
 }

@@ -49,6 +49,14 @@ impl Lanes {
         }
     }
 
+    /// A lane of the processor was paused or resumed: who knows when it was counted.
+    pub(super) fn shares_unsure(&mut self, processor: &Processor) {
+        for priority in Priority::ALL {
+            let lane = self.lane(processor, priority);
+            (lane.unsure, lane.passed_least) = (true, 0);
+        }
+    }
+
     /// Jobs of a lane went, and the lanes below count it or not.
     pub(super) fn may_have_passed(&mut self, processor: &Processor, priority: Priority, count: u64) {
         for lower in Priority::ALL.into_iter().filter(|lower| *lower > priority) {
@@ -87,12 +95,14 @@ impl Checker {
         if priority != Priority::Realtime
             && takes(Priority::Realtime)
             && self.lanes.waits(processor, Priority::Realtime)
+            && !self.control.may_be_paused(processor, Priority::Realtime)
         {
             self.share_is_due(processor, priority, count)?;
         }
         if priority == Priority::Realtime {
             for lower in [Priority::Normal, Priority::Slow] {
-                if takes(lower) && self.is_owed(processor, lower) {
+                let paused = self.control.may_be_paused(processor, lower);
+                if takes(lower) && !paused && self.is_owed(processor, lower) {
                     return broken("starved", || {
                         format!("{processor:?}: REALTIME goes although {lower} is owed")
                     });
@@ -150,16 +160,20 @@ impl Checker {
             |lane: Priority| !polls.is_empty() && polls.iter().all(|poll| poll.priorities[lane.index()]);
         // Only REALTIME never lingers: a lane that does lets those below go before it.
         let realtime = Priority::Realtime;
-        let on_share = priority != realtime && takes(realtime) && self.lanes.waits(processor, realtime);
+        let above_paused = self.control.may_be_paused(processor, realtime);
+        let on_share =
+            priority != realtime && takes(realtime) && self.lanes.waits(processor, realtime) && !above_paused;
         for lower in Priority::ALL.into_iter().filter(|lower| *lower > priority) {
+            let paused = self.control.may_be_paused(processor, lower);
             let lane = self.lanes.lane(processor, lower);
             lane.passed_most += count;
-            if !lane.waiting.is_empty() {
+            if !lane.waiting.is_empty() && !paused {
                 lane.passed_least += count;
             }
         }
         let lane = self.lanes.lane(processor, priority);
         lane.passed_least = 0;
+        lane.unsure |= above_paused;
         // What it is served beside its share does not count, but who knows whether it was.
         lane.served_most = lane.served_most.max(count);
         if on_share {
@@ -178,7 +192,8 @@ impl Checker {
                 continue;
             };
             for ((processor, priority), lane) in &self.lanes.lanes {
-                if *processor != poll.processor || !poll.priorities[priority.index()] {
+                let paused = self.control.may_be_paused(processor, *priority);
+                if *processor != poll.processor || !poll.priorities[priority.index()] || paused {
                     continue;
                 }
                 let patient = self.patience(processor, *priority);

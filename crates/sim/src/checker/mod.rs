@@ -7,6 +7,7 @@
 mod answers;
 mod audit;
 mod calls;
+mod control;
 mod jobs;
 mod lanes;
 mod leases;
@@ -30,6 +31,7 @@ use crate::plan::Plan;
 use crate::tape::{Report, Seen, Written};
 pub(crate) use calls::Asked;
 use calls::Call;
+use control::Control;
 use jobs::Job;
 use lanes::Lanes;
 use leases::Lease;
@@ -80,6 +82,7 @@ pub(crate) struct Checker {
     /// Polls that named themselves: worker and request.
     requests: BTreeSet<(Arc<str>, Arc<str>)>,
     lanes: Lanes,
+    control: Control,
     /// Appends of this boot that are not durable yet.
     pending: BTreeMap<Ticket, Vec<Effect>>,
     boot: u64,
@@ -124,6 +127,7 @@ impl Checker {
             leases: BTreeMap::new(),
             requests: BTreeSet::new(),
             lanes: Lanes::default(),
+            control: Control::new(plan.policies.clone()),
             pending: BTreeMap::new(),
             boot: 0,
             identity: None,
@@ -162,6 +166,7 @@ impl Checker {
         (self.ready, self.audit_due, self.draining, self.poisoned) = (None, false, false, false);
         self.book = self.plan.policies.clone();
         self.lanes = Lanes::default();
+        self.control.booted(self.plan.policies.clone());
         if let Some(before) = self.identity
             && (before.node != identity.node || before.epoch >= identity.epoch)
         {
@@ -178,6 +183,7 @@ impl Checker {
         self.power |= power;
         self.disk_full = false;
         self.pending.clear();
+        self.control.crashed();
         self.calls.clear();
         self.deadlines.clear();
         for job in self.jobs.values_mut() {
@@ -230,8 +236,7 @@ impl Checker {
                 Ok(())
             }
             Seen::Policies(book) => {
-                self.book = (**book).clone();
-                self.lanes.policies_changed();
+                self.configured(book);
                 Ok(())
             }
             Seen::Stop => {
@@ -257,8 +262,12 @@ impl Checker {
         }
         match report {
             Report::Written(ticket) => self.written(*ticket),
-            Report::Durable(ticket) => self.durable(now, *ticket),
+            Report::Durable(ticket) => {
+                self.control.durable(*ticket);
+                self.durable(now, *ticket)
+            }
             Report::Failed(ticket, failure) => {
+                self.control.failed(*ticket, *failure);
                 self.poisoned |= *failure == Failure::Unknown;
                 self.failed(*ticket, *failure);
                 Ok(())
@@ -273,6 +282,7 @@ impl Checker {
             Report::Leased(restored) => self.restored(now, restored),
             Report::Outcome(id) => self.outcome_reported(*id),
             Report::Ready => {
+                self.audit_settings()?;
                 self.ready = Some(now);
                 self.audit_due = true;
                 Ok(())
@@ -282,7 +292,8 @@ impl Checker {
                 self.poisoned = true;
                 Ok(())
             }
-            Report::SpaceReturned | Report::Closed | Report::Setting => Ok(()),
+            Report::Setting(name, value) => self.setting_reported(name, value),
+            Report::SpaceReturned | Report::Closed => Ok(()),
         }
     }
 

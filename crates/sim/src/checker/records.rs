@@ -33,12 +33,7 @@ impl Checker {
                     in_process,
                     jobs,
                 } => {
-                    if self.leases.contains_key(token) {
-                        // Its worker gets it back: no decision between lanes.
-                        self.taken_back(worker, jobs);
-                    } else {
-                        self.dispatch_in_order(worker, jobs, ok)?;
-                    }
+                    self.decided(*token, worker, jobs, ok)?;
                     if ok {
                         let lease = (worker.clone(), request_id.clone(), *in_process);
                         self.dispatched(now, *token, lease, jobs)?;
@@ -78,7 +73,10 @@ impl Checker {
             }
         }
         match result {
-            Ok(ticket) => self.queued(now, *ticket, effects),
+            Ok(ticket) => {
+                self.control.queued(*ticket, records);
+                self.queued(now, *ticket, effects)
+            }
             Err(_) => Ok(()),
         }
     }
@@ -88,6 +86,7 @@ impl Checker {
         self.pending.insert(ticket, effects);
         if self.plan.memory {
             // What is in memory is as safe as it will ever be, and may be told before it is reported.
+            self.control.durable(ticket);
             self.durable(now, ticket)?;
         }
         Ok(())
@@ -142,6 +141,25 @@ impl Checker {
         };
         self.jobs.insert(id, job);
         Ok(())
+    }
+
+    /// A batch was decided, or a lease goes to its worker again.
+    fn decided(&mut self, token: Token, worker: &str, jobs: &[JobId], ok: bool) -> Verdict {
+        if self.leases.contains_key(&token) {
+            // Its worker gets it back: no decision between lanes.
+            self.taken_back(worker, jobs);
+            return Ok(());
+        }
+        self.dispatch_unpaused(jobs)?;
+        self.dispatch_in_order(worker, jobs, ok)
+    }
+
+    /// Nothing is decided for a lane after its pause was answered.
+    fn dispatch_unpaused(&self, ids: &[JobId]) -> Verdict {
+        match ids.first().and_then(|id| self.jobs.get(id)) {
+            Some(first) => self.not_paused(&first.processor, first.priority, "a new batch"),
+            None => Ok(()),
+        }
     }
 
     /// REALTIME and shares, at the moment of the decision.

@@ -5,6 +5,7 @@
 
 mod callers;
 mod faults;
+mod operator;
 mod server;
 mod worker;
 mod workers;
@@ -24,6 +25,7 @@ use crate::plan::Plan;
 use crate::random::Rng;
 use crate::trace::Trace;
 use callers::Caller;
+use operator::Operator;
 use server::Server;
 use worker::Worker;
 
@@ -51,6 +53,7 @@ pub(crate) struct World {
     orders: Vec<Rc<Order>>,
     callers: Vec<Caller>,
     workers: Vec<Worker>,
+    operator: Operator,
     /// Open calls: whose they are.
     calls: BTreeMap<CallId, Owner>,
     next_call: u64,
@@ -77,6 +80,7 @@ enum Owner {
     Caller(usize),
     /// A worker in one of its lives.
     Worker(usize, u64),
+    Operator,
 }
 
 /// What is to happen.
@@ -97,6 +101,7 @@ enum Happening {
     NewOrders,
     Caller(usize),
     Worker(usize, u64, worker::Task),
+    Operator,
     Fault,
     /// The server starts.
     Open,
@@ -143,6 +148,7 @@ impl World {
             orders: Vec::new(),
             callers: Vec::new(),
             workers: Vec::new(),
+            operator: Operator::default(),
             calls: BTreeMap::new(),
             next_call: 1,
             tokens: Vec::new(),
@@ -166,6 +172,10 @@ impl World {
         self.at(0, Happening::NewOrders);
         let first_fault = self.rng.below(self.plan.fault_gap * 2);
         self.after(first_fault, Happening::Fault);
+        if self.plan.faults.controls {
+            let first = self.rng.below(self.plan.control_gap * 2);
+            self.after(first, Happening::Operator);
+        }
         let mut taken = 0;
         while taken < steps && self.failed.is_none() && self.step() {
             taken += 1;
@@ -279,6 +289,7 @@ impl World {
             Happening::NewOrders => self.new_orders(),
             Happening::Caller(caller) => self.caller_acts(caller),
             Happening::Worker(worker, life, task) => self.worker_acts(worker, life, task),
+            Happening::Operator => self.operator_acts(),
             Happening::Fault => self.fault(),
             Happening::Open => self.open(),
             Happening::Room => self.room_returns(),
@@ -294,6 +305,7 @@ impl World {
         match self.calls.remove(&call) {
             Some(Owner::Caller(caller)) => self.caller_hears(caller, call, &answer),
             Some(Owner::Worker(worker, life)) => self.worker_hears(worker, life, call, answer),
+            Some(Owner::Operator) => self.operator_hears(call, &answer),
             None => {}
         }
     }
@@ -303,6 +315,7 @@ impl World {
         match self.calls.remove(&call) {
             Some(Owner::Caller(caller)) => self.caller_lost(caller, call),
             Some(Owner::Worker(worker, life)) => self.worker_lost(worker, life, call),
+            Some(Owner::Operator) => self.operator_lost(call),
             None => {}
         }
     }
