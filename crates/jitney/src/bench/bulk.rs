@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 
@@ -261,7 +261,9 @@ impl Flows {
                 write_stamp(&mut job[at..at + STAMP_DIGITS], now);
             }
             let answer = connection.exchange(request.finish()).await?;
-            if answer.status != 200 || memmem::find(answer.body, br#""error""#).is_some() {
+            let entries = u32::try_from(memchr_iter(b'\n', answer.body).count());
+            let all = entries == Ok(LINES) && memmem::find(answer.body, br#""error""#).is_none();
+            if answer.status != 200 || !all {
                 let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)]);
                 return Err(Error::Server(format!(
                     "a bulk submit was refused: {} {text}",

@@ -344,4 +344,44 @@ mod tests {
         ];
         assert_eq!(shown, expected);
     }
+
+    /// As a bench would make it on a machine that everybody has.
+    fn report() -> Report {
+        let mut report = Report::new("sync", "A Processor, server on core 0, load on core 1".to_owned());
+        report.set("seconds", 10);
+        report.set("callers", 64);
+        report.aim("done", 41_234.5, Unit::JobsPerSecond, Target::AtLeast(30_000.0));
+        let mut latency = latencies();
+        for millis in 1..=1_000 {
+            latency.saturating_record(micros(Duration::from_micros(millis * 10)));
+        }
+        report.latency(
+            ["latency_p50", "latency_p99", "latency_p999", "latency_max"],
+            &latency,
+        );
+        report.target("latency_p99", Target::AtMost(5.0));
+        report.add("jobs_per_sync", 12.25, Unit::Jobs);
+        let buckets = vec![
+            ("8".to_owned(), 10.0),
+            ("16".to_owned(), 200.0),
+            ("more".to_owned(), 1.0),
+        ];
+        report.histograms.push(Counts {
+            name: "batch_jobs",
+            buckets,
+        });
+        report.notes.push("the load used all of its core".to_owned());
+        report
+    }
+
+    #[test]
+    fn people_read_a_figure_a_line_with_its_target() {
+        insta::assert_snapshot!(report().text());
+    }
+
+    #[test]
+    fn programs_get_every_figure_by_its_name() {
+        let json = serde_json::to_string_pretty(&report().json()).unwrap();
+        insta::assert_snapshot!(json);
+    }
 }

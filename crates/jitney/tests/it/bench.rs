@@ -148,3 +148,29 @@ fn urgent_jobs_are_measured_alone_and_among_slow_ones() {
         ["capacity", "slow", "idle_p99", "realtime_p99", "realtime_to_idle"],
     );
 }
+
+#[test]
+fn many_jobs_at_once_are_settled_as_fast_as_they_are_submitted() {
+    let report = report(&["bulk", "--duration", "1s"]);
+    let [submitted, settled, backlog] = figures(&report, ["submitted", "settled", "backlog_max"]);
+    assert!(backlog <= 80_000.0, "{report:#}");
+    // What is under way at the end is at most a bound's worth beside what is settled.
+    assert!((submitted - settled).abs() <= 80_000.0, "{report:#}");
+    figures(&report, ["latency_p50", "jobs_per_sync"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_backlog_is_filled_in_steps_and_turned_over() {
+    let report = report(&["backlog", "--duration", "1s", "--pending", "500,1000"]);
+    figures(&report, ["fill", "fill_more", "rss_peak", "settled"]);
+}
+
+#[test]
+fn a_start_after_a_kill_finds_every_pending_job() {
+    let report = report(&["recovery", "--pending", "1000", "--settled", "2000"]);
+    assert_eq!(report["setting"]["pending"], "1000");
+    let settled: f64 = report["setting"]["settled"].as_str().unwrap().parse().unwrap();
+    assert!(settled >= 2000.0, "{report:#}");
+    figures(&report, ["ready_after", "log"]);
+}
