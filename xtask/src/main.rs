@@ -1,9 +1,11 @@
 //! The tasks of this repository. `cargo xtask` without arguments lists them.
 
 mod ci;
+mod container;
 mod crash;
 mod e2e;
 mod figures;
+mod idle;
 mod step;
 mod tidy;
 
@@ -20,7 +22,9 @@ cargo xtask sim     runs the simulator with the arguments that follow
 cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S
 cargo xtask e2e     sends a live server what its OpenAPI document allows and what it does not: --examples N, --seed S, --jitney PATH
 cargo xtask figures runs every bench that has a target, in release, and prints the table of docs/performance.md: --runs N,
-                    and the scenarios if not all; nothing else should run meanwhile";
+                    and the scenarios if not all; nothing else should run meanwhile
+cargo xtask container  builds what the Dockerfile says and starts it in an empty root, without a container engine
+cargo xtask idle    measures a server that has nothing to do, alone and with 10,000 connections";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +53,8 @@ fn run(arguments: &[String]) -> Result<bool> {
         "crash" => crash::run(&root, rest),
         "e2e" => e2e::run(&root, rest),
         "figures" => figures::run(&root, rest),
+        "idle" => idle::run(&root, rest),
+        "container" => no_more(rest).and_then(|()| container::run(&root)),
         "help" | "--help" | "-h" => {
             step::say(USAGE);
             Ok(true)

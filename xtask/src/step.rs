@@ -98,7 +98,7 @@ pub(crate) fn say(line: &str) {
     clippy::disallowed_methods,
     reason = "tasks time real work and have no simulated clock"
 )]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

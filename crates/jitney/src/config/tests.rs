@@ -139,6 +139,8 @@ fn every_field_of_the_server_can_be_set() {
     };
     assert_eq!(config.options.limits, limits);
     assert_eq!(config.options.listen, "127.0.0.1:1".parse().unwrap());
+    assert!(mistakes("[server]\nallowed_hosts = ['x']\n").contains("names with commas"));
+    assert!(mistakes("[server]\nallowed_hosts = 'http://x'\n").contains("`http://x` is no name of a host"));
     assert_eq!(
         config.options.allowed_hosts,
         [
@@ -162,6 +164,33 @@ fn every_field_of_the_server_can_be_set() {
         ),
         BusOptions::Memory => panic!("the default bus is the log"),
     }
+}
+
+#[test]
+fn every_address_but_the_loopback_must_be_asked_for() {
+    for (listen, open) in [
+        ("127.0.0.1:0", false),
+        ("127.8.9.1:0", false),
+        ("[::1]:0", false),
+        ("localhost:0", false),
+        ("0.0.0.0:0", true),
+        ("[::]:0", true),
+        ("10.1.2.3:0", true),
+        ("[::ffff:10.1.2.3]:0", true),
+    ] {
+        let server = format!("[server]\nlisten = '{listen}'\n");
+        let refused = parse(&server, Path::new("jitney.toml")).err();
+        assert_eq!(refused.is_some(), open, "{listen}");
+        if let Some(refused) = refused {
+            assert!(refused.to_string().contains("--no-auth"), "{refused}");
+        }
+        parsed(&format!("{server}no_auth = true\n"));
+    }
+    let named = mistakes("[server]\nlisten = 'jobs.example:8080'\n");
+    assert!(
+        named.contains("`jobs.example:8080` is not an address with a port"),
+        "{named}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod contract;
 mod delivery;
 mod docs;
 mod lease;
+mod limits;
 mod many;
 mod memory;
 mod operate;
