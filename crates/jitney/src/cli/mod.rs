@@ -22,6 +22,7 @@ mod serve;
 mod server_url;
 mod signals;
 mod submit;
+mod submit_lines;
 mod work;
 
 use std::future::Future;
