@@ -350,7 +350,7 @@ fn lease(limits: &Limits) -> Operation {
         description: format!(
             "Settles first, durably; then takes up to `slots` batches, waiting for at most `wait`. The body is at most \
              {} bytes (`max_body_bytes`). `Retry-After` is there while the server drains.",
-            limits.body_bytes_max
+            limits.whole_body_bytes_max()
         ),
         parameters: vec![processor()],
         body: Some(body("The poll.", content)),
