@@ -91,6 +91,7 @@ async fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             max_jobs: None,
             priorities: Vec::new(),
             grace: GRACE,
+            once: false,
         },
         async { drop(worker_stopped.await) },
     );

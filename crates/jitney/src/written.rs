@@ -3,6 +3,7 @@
 //!
 //! One grammar and one set of messages, wherever a value is written. Where it is written is its reader's affair.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::units::{parse_duration, parse_size};
@@ -53,6 +54,19 @@ impl Wrong {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer { digits, radix: 16 } => write!(f, "0x{digits}"),
+            Self::Integer { digits, radix: 8 } => write!(f, "0o{digits}"),
+            Self::Integer { digits, radix: 2 } => write!(f, "0b{digits}"),
+            Self::Integer { digits: text, .. } | Self::String(text) | Self::Text(text) => f.write_str(text),
+            Self::Boolean(on) => write!(f, "{on}"),
+            Self::Other(kind) => f.write_str(kind),
+        }
     }
 }
 

@@ -25,8 +25,6 @@ use crate::clock::{Clock as _, SystemClock, between};
 
 /// Jobs per request.
 const LINES: u32 = 100;
-/// Callers, if nothing else is said: as many requests can share a sync.
-const SUBMITTERS: u32 = 16;
 /// Jobs per lease.
 const LEASE: u32 = 1_000;
 /// Jobs that are submitted and not settled, at most. The promise is 100k.
@@ -60,7 +58,7 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) fn new(payload_bytes: usize) -> Self {
         Self {
-            submitters: SUBMITTERS,
+            submitters: 4,
             workers: 3,
             payload_bytes,
             backlog: BACKLOG,
@@ -72,7 +70,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Report, Error> {
     let options = context.options;
     let server = context.server(CONFIG).await?;
     let flow = Flow {
-        submitters: options.connections.unwrap_or(SUBMITTERS),
+        submitters: options.connections.unwrap_or(4),
         ..Flow::new(options.payload_bytes)
     };
     let flows = Flows::new(flow, &context.progress);

@@ -19,10 +19,10 @@ mod quickstart;
 mod ready_file;
 mod reload;
 mod serve;
+mod server_flags;
 mod server_url;
 mod signals;
 mod submit;
-mod submit_lines;
 mod work;
 
 use std::future::Future;
@@ -74,7 +74,7 @@ enum Command {
     /// Look at the log on disk.
     #[command(subcommand)]
     Log(log::LogCommand),
-    /// Check the configuration.
+    /// Check the configuration, or show it.
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Health(health::HealthArgs),
@@ -141,7 +141,14 @@ fn init_log(default: LogLevel) -> Result<(), Failure> {
                 .hint("one of error, warn, info, debug, trace")
         })?,
     };
-    let json = std::env::var("JITNEY_LOG_FORMAT").is_ok_and(|format| format == "json");
+    let json = match std::env::var("JITNEY_LOG_FORMAT").as_deref() {
+        Err(_) | Ok("text") => false,
+        Ok("json") => true,
+        Ok(name) => {
+            let message = format!("JITNEY_LOG_FORMAT is `{name}`, which is neither `text` nor `json`");
+            return Err(Failure::usage(message));
+        }
+    };
     telemetry::init(tracing_level(level), json);
     Ok(())
 }

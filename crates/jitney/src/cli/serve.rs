@@ -13,9 +13,10 @@ use super::failure::Failure;
 use super::output::Output;
 use super::ready_file::ReadyFile;
 use super::reload::reload;
+use super::server_flags::ServerFlags;
 use super::signals::{Asked, Signals, exit_at_once};
 use super::{block_on, tracing_level};
-use crate::config::{self, Config, Flag, LogFormat, Sources};
+use crate::config::{self, Config, LogFormat, Sources};
 use crate::server::log::OpenError;
 use crate::server::{self, Ended, Running, StartError};
 use crate::telemetry;
@@ -23,48 +24,15 @@ use crate::telemetry;
 /// Start a server.
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
-    /// Address and port; port 0 takes a free one. Default 127.0.0.1:8080.
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Directory of the log. Default ./jitney-data.
-    #[arg(long, value_name = "DIRECTORY")]
-    data: Option<String>,
-    /// Configuration file; without it JITNEY_CONFIG, or ./jitney.toml if it is there.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// What keeps jobs: log (durable) or memory. Default log.
-    #[arg(long, value_name = "BUS")]
-    bus: Option<String>,
-    /// Listen on an address that other machines can reach although nobody is asked for a key.
-    #[arg(long)]
-    no_auth: bool,
+    #[command(flatten)]
+    flags: ServerFlags,
     /// Write ADDRESS:PORT to this file once the server is ready.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
 
-impl ServeArgs {
-    fn sources(&self) -> Sources {
-        let no_auth = self.no_auth.then(|| "true".to_owned());
-        let flags = [
-            ("--listen", "listen", &self.listen),
-            ("--data", "data", &self.data),
-            ("--bus", "bus", &self.bus),
-            ("--no-auth", "no_auth", &no_auth),
-        ];
-        let flag = |(name, key, value): (&'static str, &'static str, &Option<String>)| {
-            value.clone().map(|value| Flag { name, key, value })
-        };
-        Sources {
-            file: self.config.clone(),
-            flags: flags.into_iter().filter_map(flag).collect(),
-            ..Sources::from_process()
-        }
-    }
-}
-
 pub(super) fn run(args: ServeArgs, output: Output) -> Result<Exit, Failure> {
-    let sources = args.sources();
+    let sources = args.flags.sources();
     let config = config::load(&sources)?;
     telemetry::init(
         tracing_level(config.log.level),

@@ -45,6 +45,10 @@ pub(super) struct WorkArgs {
     /// How long a stop lets a child go on with the job it is at. Default 10s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
+    /// A fresh child per batch, for plain scripts: standard input ends after the batch, and exit code 0 means
+    /// that all of it is done.
+    #[arg(long)]
+    once: bool,
     #[command(flatten)]
     server: ServerUrl,
 }
@@ -67,6 +71,7 @@ async fn work(args: WorkArgs, output: Output) -> Result<Exit, Failure> {
         max_jobs: args.max_jobs,
         priorities: args.priority,
         grace: args.grace.unwrap_or(GRACE),
+        once: args.once,
     };
     info!(worker = options.worker, processor = options.processor, "working");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

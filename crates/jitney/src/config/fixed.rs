@@ -55,6 +55,7 @@ impl Config {
             },
             log,
             file: self.file,
+            written: self.written,
         }
     }
 }

@@ -11,13 +11,15 @@ mod policy;
 mod report;
 mod route;
 mod server;
+mod show;
 mod source;
 mod value;
 
 use std::path::{Path, PathBuf};
 
-pub use report::{Complaint, ConfigError, Place};
+pub use report::{Complaint, ConfigError, Place, Written};
 pub use server::{LogFormat, LogLevel, LogOptions};
+pub use show::{Shown, show};
 
 use crate::server::options::Options;
 use report::Complaints;
@@ -45,6 +47,8 @@ pub struct Config {
     pub log: LogOptions,
     /// The file that was read.
     pub file: Option<PathBuf>,
+    /// Every key that was set, in the order of the sources: of two for one key the later counts.
+    pub written: Vec<Written>,
 }
 
 /// What a configuration is made of.
@@ -165,6 +169,7 @@ fn build(source: Option<&Source>, sources: &Sources, complaints: &mut Complaints
         options,
         log,
         file: None,
+        written: complaints.take_written(),
     }
 }
 

@@ -49,9 +49,28 @@ pub struct ConfigError {
     pub complaints: Vec<Complaint>,
 }
 
-/// The mistakes so far.
+/// A key that was set, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Which table of all that were read, from 1: two `[[route]]` are two.
+    pub table: usize,
+    /// As it is written: `[processor.orders]`.
+    pub title: String,
+    /// The key.
+    pub key: String,
+    /// The value, as it is written.
+    pub value: String,
+    /// Where.
+    pub place: Place,
+}
+
+/// The mistakes so far, and what was set beside them.
 #[derive(Debug, Default)]
-pub(super) struct Complaints(Vec<Complaint>);
+pub(super) struct Complaints {
+    mistakes: Vec<Complaint>,
+    written: Vec<Written>,
+    tables: usize,
+}
 
 impl Complaint {
     /// A mistake at a place.
@@ -74,19 +93,42 @@ impl Complaint {
 
 impl Complaints {
     pub(super) fn push(&mut self, complaint: Complaint) {
-        self.0.push(complaint);
+        self.mistakes.push(complaint);
+    }
+
+    /// What is set from here on is of another table.
+    pub(super) fn next_table(&mut self) {
+        self.tables += 1;
+    }
+
+    /// A key was set.
+    pub(super) fn set(&mut self, title: &str, key: &str, value: String, place: Place) {
+        self.written.push(Written {
+            table: self.tables,
+            title: title.to_owned(),
+            key: key.to_owned(),
+            value,
+            place,
+        });
+    }
+
+    /// All keys that were set so far, in order: of two for one key the later counts.
+    pub(super) fn take_written(&mut self) -> Vec<Written> {
+        std::mem::take(&mut self.written)
     }
 
     /// The value, unless there is something to complain about. Mistakes of a file come in its order.
     pub(super) fn or<T>(mut self, value: T) -> Result<T, ConfigError> {
-        if self.0.is_empty() {
+        if self.mistakes.is_empty() {
             return Ok(value);
         }
-        self.0.sort_by_key(|complaint| match &complaint.place {
+        self.mistakes.sort_by_key(|complaint| match &complaint.place {
             Some(Place::File(place)) => (0, place.path.clone(), place.line, place.column),
             _ => (1, PathBuf::new(), 0, 0),
         });
-        Err(ConfigError { complaints: self.0 })
+        Err(ConfigError {
+            complaints: self.mistakes,
+        })
     }
 }
 

@@ -119,6 +119,10 @@ pub(super) const KEYS: &[Key<Draft>] = &[
     },
 ];
 
+/// What a route has that says nothing of these.
+pub(super) const DEFAULTS: &[(&str, &str)] =
+    &[("method", "POST"), ("group", "default"), ("priority", "NORMAL")];
+
 /// A route that was read, and where its `wait` stands.
 pub(super) struct Written {
     pub(super) route: Route,
@@ -196,13 +200,14 @@ fn read_route(
     let mut plain = DeTable::new();
     let mut status = BTreeMap::new();
     for (key, value) in table {
-        if key.get_ref().as_ref() == "status" {
-            read_status(value, source, &mut status, complaints);
-        } else {
+        if key.get_ref().as_ref() != "status" {
             plain.insert(key.clone(), value.clone());
         }
     }
     keys.set_table(KEYS, &plain, "[[route]]", source, complaints);
+    if let Some(value) = table.get("status") {
+        read_status(value, source, &mut status, complaints);
+    }
     let schema = keys.draft.schema.as_ref().and_then(|written| {
         let place = keys.place("schema");
         let read = read_schema(&source.directory().join(written), place);
@@ -265,7 +270,11 @@ fn read_status(
         let number = typed(value.get_ref()).count(0).ok();
         let code = number.and_then(|number| u16::try_from(number).ok());
         match code.filter(|code| STATUS_RANGE.contains(code)) {
-            Some(code) => drop(status.insert(outcome.to_owned(), code)),
+            Some(code) => {
+                let place = source.place(value.span());
+                complaints.set("[[route]]", &format!("status.{outcome}"), code.to_string(), place);
+                status.insert(outcome.to_owned(), code);
+            }
             None => {
                 let (first, last) = (STATUS_RANGE.start(), STATUS_RANGE.end());
                 let message = format!("`{outcome}` must be an HTTP error status, {first} to {last}");

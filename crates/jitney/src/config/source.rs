@@ -145,12 +145,13 @@ impl<T> Keys<T> {
         source: &Source,
         complaints: &mut Complaints,
     ) {
+        complaints.next_table();
         for (key, value) in table {
             let written = key.get_ref().as_ref();
             match keys.iter().find(|known| known.name == written) {
                 Some(known) => {
                     let place = source.place(value.span());
-                    self.set(known, &typed(value.get_ref()), place, complaints);
+                    self.set(known, &typed(value.get_ref()), name, place, complaints);
                 }
                 None => complaints.push(
                     source.unknown(
@@ -166,7 +167,7 @@ impl<T> Keys<T> {
         }
     }
 
-    /// Sets one key from text. The key is known.
+    /// Sets one key of `[server]` from text. The key is known.
     pub(super) fn set_text(
         &mut self,
         keys: &[Key<T>],
@@ -176,13 +177,23 @@ impl<T> Keys<T> {
         complaints: &mut Complaints,
     ) {
         if let Some(known) = keys.iter().find(|known| known.name == name) {
-            self.set(known, &Value::Text(value), place, complaints);
+            self.set(known, &Value::Text(value), "[server]", place, complaints);
         }
     }
 
-    fn set(&mut self, key: &Key<T>, value: &Value<'_>, place: Place, complaints: &mut Complaints) {
+    fn set(
+        &mut self,
+        key: &Key<T>,
+        value: &Value<'_>,
+        title: &str,
+        place: Place,
+        complaints: &mut Complaints,
+    ) {
         match (key.set)(&mut self.draft, value) {
-            Ok(()) => drop(self.places.insert(key.name, place)),
+            Ok(()) => {
+                complaints.set(title, key.name, value.to_string(), place.clone());
+                self.places.insert(key.name, place);
+            }
             Err(wrong) => complaints.push(Complaint {
                 message: format!("`{}`: {}", key.name, wrong.message),
                 place: Some(place),

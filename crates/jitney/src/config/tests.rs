@@ -50,9 +50,10 @@ fn uncommented() -> String {
 
 #[test]
 fn the_reference_says_what_the_code_has() {
-    let reference = format!("{:?}", parsed(DEFAULT_TOML));
-    assert_eq!(reference, format!("{:?}", parsed("")));
-    assert_eq!(reference, format!("{:?}", defaults()));
+    let said = |config: Config| format!("{:?} {:?}", config.options, config.log);
+    let reference = said(parsed(DEFAULT_TOML));
+    assert_eq!(reference, said(parsed("")));
+    assert_eq!(reference, said(defaults()));
 }
 
 #[test]

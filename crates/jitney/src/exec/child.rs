@@ -162,6 +162,16 @@ impl Child {
         }
     }
 
+    /// Closes standard input once all that it was given is through.
+    pub(super) fn end_input_after_batch(&mut self) {
+        self.closing = true;
+    }
+
+    /// The code that it exited with; `None` if it did not, or a signal killed it.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        self.exit.and_then(|exit| exit.code())
+    }
+
     /// Asks it to end, and makes it end if it does not.
     pub(super) fn terminate(&mut self) {
         if self.force_at.is_none_or(|(_, signal)| signal != Signal::KILL) {

@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 
 /// What a child wrote.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// An empty line.
     Nothing,
     /// The outcome of a job.
@@ -28,7 +28,7 @@ pub(super) enum Said {
 
 /// Why a line says nothing that the protocol knows.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LineError {
+pub(crate) enum LineError {
     /// Bytes.
     #[error("not utf-8")]
     NotUtf8,
@@ -56,14 +56,14 @@ pub(super) fn write_header(batch: &Batch, to: &mut Vec<u8>) {
 }
 
 /// Appends a job line. Raw line ends are legal JSON only between values, where they mean as much as spaces.
-pub(super) fn write_job(job: &str, to: &mut Vec<u8>) {
+pub(crate) fn write_job(job: &str, to: &mut Vec<u8>) {
     let without_line_ends = |byte: u8| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte };
     to.extend(job.bytes().map(without_line_ends));
     to.push(b'\n');
 }
 
 /// Reads a line, without its LF.
-pub(super) fn read(line: &[u8]) -> Result<Said, LineError> {
+pub(crate) fn read(line: &[u8]) -> Result<Said, LineError> {
     let text = std::str::from_utf8(line).map_err(|_| LineError::NotUtf8)?.trim();
     if text.is_empty() {
         return Ok(Said::Nothing);

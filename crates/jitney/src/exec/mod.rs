@@ -7,6 +7,7 @@
 mod child;
 mod line;
 mod lines;
+mod once;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,11 @@ use std::time::Duration;
 use crate::client::{self, Client};
 use crate::job::Priority;
 use crate::worker::engine::{self, EngineOptions};
+#[cfg(feature = "fuzzing")]
+pub(crate) use line::{Said, read, write_job};
+
 use child::Program;
+use once::OnceSlot;
 use slot::ChildSlot;
 
 /// What to run for whose jobs.
@@ -40,6 +45,8 @@ pub struct ExecOptions {
     pub priorities: Vec<Priority>,
     /// How long a child may go on with its batch after the wish to stop.
     pub grace: Duration,
+    /// A fresh child per batch, whose standard input ends after it, and whose exit with 0 says that all is done.
+    pub once: bool,
 }
 
 /// Why a program is no longer fed.
@@ -77,15 +84,12 @@ pub async fn run(options: ExecOptions, stop: impl Future<Output = ()>) -> Result
         words: options.command,
         worker: options.worker.clone(),
     });
-    let start = |number| {
-        ChildSlot::start(&program, number).map_err(|source| Error::Start {
-            program: first.clone(),
-            source,
-        })
+    let failed = |source| Error::Start {
+        program: first.clone(),
+        source,
     };
-    let slots = (1..=options.concurrency.max(1))
-        .map(start)
-        .collect::<Result<_, _>>()?;
+    let numbers = 1..=options.concurrency.max(1);
+    let once = options.once;
     let options = EngineOptions {
         client: options.client,
         processor: options.processor,
@@ -94,5 +98,12 @@ pub async fn run(options: ExecOptions, stop: impl Future<Output = ()>) -> Result
         priorities: options.priorities,
         grace: options.grace,
     };
+    if once {
+        let slots = numbers.map(|number| OnceSlot::new(&program, number).map_err(failed));
+        let slots = slots.collect::<Result<_, _>>()?;
+        return Ok(Box::pin(engine::run(options, slots, stop)).await?);
+    }
+    let slots = numbers.map(|number| ChildSlot::start(&program, number).map_err(failed));
+    let slots = slots.collect::<Result<_, _>>()?;
     Ok(Box::pin(engine::run(options, slots, stop)).await?)
 }

@@ -37,6 +37,7 @@ fn options(jitney: &ScriptedJitney, command: Vec<String>) -> ExecOptions {
         max_jobs: None,
         priorities: Vec::new(),
         grace: Duration::from_secs(10),
+        once: false,
     }
 }
 

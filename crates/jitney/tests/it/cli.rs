@@ -391,3 +391,84 @@ fn health_says_whether_a_server_is_alive_or_ready() {
     let output = run(&["health", "--url", &gone]);
     assert_eq!(code(&output), 3, "{}", stderr(&output));
 }
+
+/// Table, key, value and origin, in the configuration of the next test.
+const SHOWN: [(&str, &str, &str); 16] = [
+    ("[server]", "listen", "127.0.0.1:9 --listen"),
+    ("[server]", "jobs_max", "77 jitney.toml:2"),
+    ("[server]", "grace", "4s JITNEY_GRACE"),
+    ("[server]", "waiters_max", "6 JITNEY_SERVER_WAITERS_MAX"),
+    ("[server]", "max_job_bytes", "1MiB default"),
+    ("[server]", "log_level", "info default"),
+    ("[processor.orders] NORMAL", "max_jobs", "16 jitney.toml:6"),
+    ("[processor.orders] SLOW", "max_jobs", "9 jitney.toml:8"),
+    ("[processor.orders] SLOW", "max_delay", "250ms default"),
+    (
+        "[processor.orders.group.a.b] NORMAL",
+        "lease",
+        "5s jitney.toml:10",
+    ),
+    ("[processor.orders.group.a.b] SLOW", "max_jobs", "9 jitney.toml:8"),
+    ("[processor.*] NORMAL", "max_jobs", "64 default"),
+    (
+        "[processor.*] NORMAL",
+        "result_ttl",
+        "as [server] has it, 1h default",
+    ),
+    ("[[route]] /one", "priority", "NORMAL default"),
+    ("[[route]] /two", "priority", "SLOW jitney.toml:17"),
+    ("[[route]] /two", "status.error", "409 jitney.toml:18"),
+];
+
+#[test]
+fn config_show_has_every_value_with_its_origin_and_the_narrower_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(
+        directory.path().join("jitney.toml"),
+        "[server]\njobs_max = 77\ngrace = '3s'\nwaiters_max = 5\n[processor.orders]\nmax_jobs = 16\n[processor.orders.priority.SLOW]\nmax_jobs = 9\n[processor.orders.group.'a.b']\nlease = '5s'\n[[route]]\npath = '/one'\nprocessor = 'orders'\n[[route]]\npath = '/two'\nprocessor = 'orders'\npriority = 'SLOW'\nstatus = { error = 409 }\n",
+    )
+    .unwrap();
+    let output = jitney(&["--json", "config", "show", "--listen", "127.0.0.1:9"])
+        .current_dir(directory.path())
+        .env("JITNEY_GRACE", "4s")
+        .env("JITNEY_SERVER_WAITERS_MAX", "6")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let entries: Vec<serde_json::Value> = stdout(&output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |table: &str, key: &str| {
+        let mut found = entries
+            .iter()
+            .filter(|entry| entry["table"] == table && entry["key"] == key);
+        let entry = found.next().unwrap_or_else(|| panic!("{table} {key}"));
+        assert!(found.next().is_none(), "{table} {key} is there twice");
+        let line = entry["line"]
+            .as_u64()
+            .map_or(String::new(), |line| format!(":{line}"));
+        format!(
+            "{} {}{line}",
+            entry["value"].as_str().unwrap(),
+            entry["origin"].as_str().unwrap()
+        )
+    };
+    for (table, key, expected) in SHOWN {
+        assert_eq!(of(table, key), expected, "{table} {key}");
+    }
+    for line in include_str!("../../src/config/default.toml")
+        .split("[processor.orders]")
+        .next()
+        .unwrap()
+        .lines()
+    {
+        if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.starts_with('#')) {
+            of("[server]", key);
+        }
+    }
+    let text = run_in(directory.path(), &["config", "show"]);
+    assert!(stdout(&text).contains("jobs_max = 77"), "{}", stdout(&text));
+    fs::write(directory.path().join("jitney.toml"), "[server]\njob_max = 3\n").unwrap();
+    assert_eq!(code(&run_in(directory.path(), &["config", "show"])), 2);
+}

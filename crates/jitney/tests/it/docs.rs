@@ -60,6 +60,7 @@ fn the_command_line_page_has_the_help() {
         &["log", "verify"],
         &["log", "repair"],
         &["config", "check"],
+        &["config", "show"],
         &["health"],
         &["quickstart"],
         &["bench"],

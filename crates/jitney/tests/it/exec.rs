@@ -62,6 +62,15 @@ impl Stand {
     }
 
     fn work(&mut self, command: Vec<String>, concurrency: usize) {
+        self.work_with(command, concurrency, false);
+    }
+
+    /// A fresh process per batch.
+    fn work_once(&mut self, command: Vec<String>, concurrency: usize) {
+        self.work_with(command, concurrency, true);
+    }
+
+    fn work_with(&mut self, command: Vec<String>, concurrency: usize, once: bool) {
         let (stop, stopped) = oneshot::channel();
         let options = ExecOptions {
             client: self.client.clone(),
@@ -72,6 +81,7 @@ impl Stand {
             max_jobs: None,
             priorities: Vec::new(),
             grace: Duration::from_secs(10),
+            once,
         };
         self.stop = Some(stop);
         self.worker = Some(tokio::spawn(exec::run(options, async { drop(stopped.await) })));
@@ -228,5 +238,117 @@ say({'id': lines[2]['id'], 'ok': 2})
             );
         }
     }
+    stand.end().await;
+}
+
+/// A worker with `--once`, and the shell script of the examples.
+fn append_orders(file: &std::path::Path) -> Vec<String> {
+    let mut script = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    script.push("../../examples/exec/append_orders.sh");
+    ["bash", script.to_str().unwrap(), file.to_str().unwrap()]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_script_gets_a_fresh_process_per_batch_and_its_exit_says_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("orders.log");
+    let mut stand = Stand::without_worker().await;
+    stand.work_once(append_orders(&file), 2);
+    let mut callers = JoinSet::new();
+    for number in 0..30 {
+        callers.spawn(stand.order(json!({"price": number})));
+    }
+    while let Some(job) = callers.join_next().await {
+        let job = job.unwrap();
+        assert_eq!(job.status, Status::ProcessedOk, "{}", job.json());
+        assert_eq!(job.result_as::<Value>().unwrap(), Value::Null);
+    }
+    stand.end().await;
+    let written = std::fs::read_to_string(&file).unwrap();
+    for number in 0..30 {
+        let price = format!("\"data\":{{\"price\":{number}}}");
+        assert_eq!(
+            written.lines().filter(|line| line.contains(&price)).count(),
+            1,
+            "{number}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_script_that_fails_fails_only_the_job_that_it_fails_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("orders.log");
+    let mut stand = Stand::without_worker().await;
+    let mut callers = JoinSet::new();
+    for number in 0..8 {
+        let data = if number == 5 {
+            json!({"gift": 1})
+        } else {
+            json!({"price": number})
+        };
+        callers.spawn({
+            let order = stand.order(data);
+            async move { (number, order.await) }
+        });
+    }
+    stand.work_once(append_orders(&file), 1);
+    while let Some(called) = callers.join_next().await {
+        let (number, job) = called.unwrap();
+        if number == 5 {
+            assert_eq!(
+                (job.status, job.reason),
+                (Status::ProcessedError, Some(Reason::Exhausted))
+            );
+            assert_eq!(job.error.as_ref().unwrap().code, "exit_code", "{}", job.json());
+            assert_eq!(job.crashes, 0, "{}", job.json());
+        } else {
+            assert_eq!(job.status, Status::ProcessedOk, "{}", job.json());
+        }
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_writes_outcomes_is_taken_at_its_word() {
+    let mut stand = Stand::without_worker().await;
+    let command = python(
+        "
+assert json.loads(sys.stdin.readline())['jobs'] >= 1
+for line in sys.stdin:
+    it = json.loads(line)
+    if it['data'] == 1 and it['attempt'] == 1: continue
+    say({'id': it['id'], 'ok': [it['data'], it['attempt']]})
+if os.environ.get('NOBODY'): sys.exit(1)
+",
+    );
+    let orders: Vec<_> = (0..3).map(|number| stand.order(json!(number))).collect();
+    let mut callers = JoinSet::new();
+    for order in orders {
+        callers.spawn(order);
+    }
+    stand.work_once(command, 1);
+    let mut results = Vec::new();
+    while let Some(job) = callers.join_next().await {
+        results.push(job.unwrap().result_as::<Value>().unwrap());
+    }
+    results.sort_by_key(ToString::to_string);
+    // The job that it did not name may have been alone in its batch: then an exit with 0 and not a word is "done".
+    assert_eq!(results.len(), 3);
+    assert!(
+        results.contains(&json!([0, 1])) && results.contains(&json!([2, 1])),
+        "{results:?}"
+    );
+    stand.end().await;
+}
+
+#[tokio::test]
+async fn a_script_that_is_not_there_is_an_error_at_once() {
+    let mut stand = Stand::without_worker().await;
+    stand.work_once(vec!["./no-such-script".to_owned()], 1);
+    let ended = stand.worker.take().unwrap().await.unwrap();
+    assert!(matches!(ended, Err(exec::Error::Start { program, .. }) if program == "./no-such-script"));
     stand.end().await;
 }
