@@ -14,7 +14,7 @@ pub struct Limits {
     pub job_bytes_max: u64,
     /// A request's body, bytes; also an outcome with its children. 16 MiB.
     pub body_bytes_max: u64,
-    /// Bytes of request bodies in memory at once. 256 MiB; at least `body_bytes_max`. Workers, who bring what lets
+    /// Bytes of request bodies in memory at once. 256 MiB; a body that is read as a whole is no larger. Workers, who bring what lets
     /// the queue empty, may use a quarter more.
     pub bodies_bytes_max: u64,
     /// Callers waiting for an outcome. 20k: each holds a connection.
@@ -39,6 +39,18 @@ pub struct Limits {
     pub result_ttl: Duration,
     /// How long an idempotency key or a client's id is remembered after its job ended. 24 h.
     pub key_ttl: Duration,
+}
+
+impl Limits {
+    /// What a body may be that is in memory as a whole, bytes; NDJSON is not.
+    #[must_use]
+    pub const fn whole_body_bytes_max(&self) -> u64 {
+        if self.body_bytes_max < self.bodies_bytes_max {
+            self.body_bytes_max
+        } else {
+            self.bodies_bytes_max
+        }
+    }
 }
 
 impl Default for Limits {

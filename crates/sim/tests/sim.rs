@@ -59,8 +59,3 @@ fn outcomes_matched_by_position_are_caught() {
 fn a_disk_that_is_never_synced_is_caught() {
     catches(Mutant::Disk(DiskMutant::NeverSync), &["lost", "start", "token"]);
 }
-
-#[test]
-fn a_pause_that_a_restart_forgets_is_caught() {
-    catches(Mutant::Bus(BusMutant::ForgetSettings), &["paused", "durable"]);
-}

@@ -25,6 +25,8 @@ use crate::clock::{Clock as _, SystemClock, between};
 
 /// Jobs per request.
 const LINES: u32 = 100;
+/// Callers, if nothing else is said: as many requests can share a sync.
+const SUBMITTERS: u32 = 16;
 /// Jobs per lease.
 const LEASE: u32 = 1_000;
 /// Jobs that are submitted and not settled, at most. The promise is 100k.
@@ -58,7 +60,7 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) fn new(payload_bytes: usize) -> Self {
         Self {
-            submitters: 4,
+            submitters: SUBMITTERS,
             workers: 3,
             payload_bytes,
             backlog: BACKLOG,
@@ -70,7 +72,7 @@ pub(super) async fn run(context: &Context<'_>) -> Result<Report, Error> {
     let options = context.options;
     let server = context.server(CONFIG).await?;
     let flow = Flow {
-        submitters: options.connections.unwrap_or(4),
+        submitters: options.connections.unwrap_or(SUBMITTERS),
         ..Flow::new(options.payload_bytes)
     };
     let flows = Flows::new(flow, &context.progress);

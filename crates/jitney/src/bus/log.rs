@@ -257,7 +257,7 @@ const FRAME_ALLOWANCE: usize = 4 << 20;
 /// The log's options for these limits.
 #[must_use]
 pub fn options(limits: &Limits, segment_bytes: u64, cache_bytes: usize) -> log::Options {
-    let body = size(limits.body_bytes_max);
+    let body = size(limits.whole_body_bytes_max());
     log::Options {
         segment_bytes,
         cache_bytes,

@@ -23,6 +23,7 @@ mod server_flags;
 mod server_url;
 mod signals;
 mod submit;
+mod submit_lines;
 mod work;
 
 use std::future::Future;

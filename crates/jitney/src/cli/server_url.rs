@@ -31,6 +31,11 @@ impl ServerUrl {
         Ok(Client::builder(&self.url).retries(retries).build()?)
     }
 
+    /// A client for many jobs: whatever is sent again is there once.
+    pub(super) fn client_with_own_keys(&self) -> Result<Client, Failure> {
+        Ok(Client::builder(&self.url).own_keys(true).build()?)
+    }
+
     /// A client for a program that runs by itself.
     pub(super) fn patient_client(&self) -> Result<Client, Failure> {
         Ok(Client::new(&self.url)?)

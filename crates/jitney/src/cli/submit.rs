@@ -1,4 +1,4 @@
-//! `jitney submit`: one job, and with `--wait` its result.
+//! `jitney submit`: one job, and with `--wait` its result; with `--ndjson` a job for each line.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::job;
 use super::output::Output;
 use super::server_url::ServerUrl;
+use super::submit_lines::Lines;
 use crate::client::{Submit, parse_id};
 use crate::job::{JobId, Payload, Priority};
 use crate::units::parse_duration;
@@ -20,7 +21,7 @@ use crate::units::parse_duration;
 /// names it.
 const DATA_BYTES_MAX: u64 = 256 << 20;
 
-/// Submit a job; with --wait print its result.
+/// Submit a job, with --wait print its result; or with --ndjson a job for each line.
 #[derive(Args, Debug)]
 pub(super) struct SubmitArgs {
     /// Whose job it is: the name that its workers ask for.
@@ -34,6 +35,14 @@ pub(super) struct SubmitArgs {
     /// REALTIME, NORMAL or SLOW.
     #[arg(long, value_parser = parse_priority)]
     priority: Option<Priority>,
+    /// Submit a job for each line of a file, or of standard input; each line is one job's data, JSON. Run again, it
+    /// submits what it did not before.
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["data", "wait", "idempotency_key", "id", "content_type"])]
+    ndjson: Option<String>,
+    /// What the lines of --ndjson are known by; the file's name if not said. Standard input has no name: give it
+    /// one, so that a second run submits nothing twice.
+    #[arg(long, requires = "ndjson")]
+    name: Option<String>,
     /// Wait so long for the job to end, and print its result: 30s, 5m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
@@ -57,6 +66,9 @@ pub(super) struct SubmitArgs {
 }
 
 pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failure> {
+    if let Some(from) = &args.ndjson {
+        return submit_lines(&args, from, output).await;
+    }
     let client = args.server.client()?;
     let submit = build(&args)?;
     if let Some(wait) = args.wait {
@@ -102,6 +114,18 @@ fn build(args: &SubmitArgs) -> Result<Submit, Failure> {
         content_type: args.content_type.as_deref().map(Into::into),
         bytes,
     };
+    let mut submit = with_options(args, payload);
+    if let Some(key) = &args.idempotency_key {
+        submit = submit.idempotency_key(key);
+    }
+    if let Some(id) = args.id {
+        submit = submit.id(id);
+    }
+    Ok(submit)
+}
+
+/// A job with the options that all lines share.
+fn with_options(args: &SubmitArgs, payload: Payload) -> Submit {
     let mut submit = Submit::payload(&args.processor, payload);
     if let Some(group) = &args.group {
         submit = submit.group(group);
@@ -109,28 +133,52 @@ fn build(args: &SubmitArgs) -> Result<Submit, Failure> {
     if let Some(priority) = args.priority {
         submit = submit.priority(priority);
     }
-    if let Some(key) = &args.idempotency_key {
-        submit = submit.idempotency_key(key);
-    }
-    if let Some(id) = args.id {
-        submit = submit.id(id);
-    }
     if let Some(key) = &args.key {
         submit = submit.key(key);
     }
     for (name, value) in &args.label {
         submit = submit.label(name, value);
     }
-    Ok(submit)
+    submit
+}
+
+/// Submits a job for each line.
+async fn submit_lines(args: &SubmitArgs, from: &str, output: Output) -> Result<Exit, Failure> {
+    let job = |bytes| {
+        let payload = Payload {
+            content_type: None,
+            bytes,
+        };
+        with_options(args, payload)
+    };
+    let mut lines = Lines {
+        // Without a name each line has a key for this run, so that retries submit nothing twice.
+        client: args.server.client_with_own_keys()?,
+        job: &job,
+        name: args.name.clone(),
+        length: None,
+        output,
+    };
+    if from == "-" {
+        return lines.submit(std::io::BufReader::new(std::io::stdin())).await;
+    }
+    let file = open(Path::new(from))?;
+    lines.length = file.metadata().ok().map(|about| about.len());
+    lines.name = lines.name.or_else(|| {
+        let name = Path::new(from).file_name()?;
+        Some(name.to_string_lossy().into_owned())
+    });
+    lines.submit(std::io::BufReader::new(file)).await
+}
+
+fn open(path: &Path) -> Result<std::fs::File, Failure> {
+    std::fs::File::open(path)
+        .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))
 }
 
 fn read_file(path: &Path) -> Result<Bytes, Failure> {
     let named = format!("`{}`", path.display());
-    let file = std::fs::File::open(path);
-    read(
-        &named,
-        file.map_err(|error| Failure::usage(format!("cannot read {named}: {error}")))?,
-    )
+    read(&named, open(path)?)
 }
 
 fn read(named: &str, from: impl Read) -> Result<Bytes, Failure> {

@@ -9,6 +9,7 @@ use reqwest::{Method, Url};
 use super::control::{Policy, PolicyChange, PolicyScope};
 use super::error::{Error, Problem};
 use super::job::{Info, Job, Lanes};
+use super::many::{self, Entries};
 use super::submit::{Submit, Submitted};
 use super::transport::{Answer, Transport};
 use super::wire;
@@ -33,6 +34,7 @@ struct Call {
     url: Url,
     query: Vec<(&'static str, String)>,
     body: Option<Bytes>,
+    content_type: &'static str,
     idempotency_key: Option<String>,
     traceparent: Option<String>,
     /// For the whole exchange, the asked-for wait included.
@@ -72,6 +74,24 @@ impl Transport for Http {
             call.traceparent.clone_from(&submit.traceparent);
             set_wait(&mut call, wait);
             Submitted::decode(&self.send(&call).await?)
+        })
+    }
+
+    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit]) -> Answer<'a, Entries> {
+        Box::pin(async move {
+            let lines = submits.iter().map(|submit| submit.encode_line());
+            let lines: Vec<Bytes> = lines.collect::<Result<_, _>>()?;
+            let mut entries = Vec::with_capacity(lines.len());
+            let mut rest = &lines[..];
+            while !rest.is_empty() {
+                let (part, after) = rest.split_at(many::part(rest));
+                rest = after;
+                let mut call = self.call("POST", &["v1", "jobs"])?;
+                call.body = Some(many::body(part.iter()));
+                call.content_type = "application/x-ndjson";
+                entries.extend(many::decode(&self.send(&call).await?.body, part.len())?);
+            }
+            Ok(entries)
         })
     }
 
@@ -212,6 +232,7 @@ impl Http {
             url,
             query: Vec::new(),
             body: None,
+            content_type: "application/json",
             idempotency_key: None,
             traceparent: None,
             timeout: self.request_timeout,
@@ -241,7 +262,7 @@ impl Http {
         }
         if let Some(body) = &call.body {
             request = request
-                .header("content-type", "application/json")
+                .header("content-type", call.content_type)
                 .body(body.clone());
         }
         let response = request.send().await.map_err(|error| self.failed(error))?;

@@ -115,6 +115,13 @@ impl Submit {
         wire::write(&self.envelope(json, self.id))
     }
 
+    /// The job among many: its idempotency key is a field.
+    pub(super) fn encode_named(&self, json: Option<&RawValue>) -> Result<Vec<u8>, Error> {
+        let mut envelope = self.envelope(json, self.id);
+        envelope.idempotency_key = self.idempotency_key.as_deref();
+        Ok(wire::write(&envelope)?.into())
+    }
+
     /// The job as a child of another one's outcome. Its id derives from its parent's, whatever was set.
     pub(crate) fn encode_child(&self) -> Result<Box<RawValue>, Error> {
         let json = self.raw_json()?;
@@ -139,6 +146,7 @@ impl Submit {
             id: id.map(|id| id.to_string()),
             key: self.key.as_deref(),
             labels: &self.labels,
+            idempotency_key: None,
         }
     }
 }
@@ -187,6 +195,8 @@ struct Envelope<'a> {
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
 }
 
 #[derive(Deserialize)]

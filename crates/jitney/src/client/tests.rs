@@ -227,3 +227,34 @@ async fn an_answer_over_the_limit_is_not_read() {
         .unwrap();
     assert!(matches!(client.info().await, Err(Error::Protocol { .. })));
 }
+
+#[tokio::test]
+async fn of_many_only_those_are_sent_again_that_may_be_taken_then() {
+    let full = r#"{"status":429,"code":"queue_full","detail":"d","retry":"after","retry_after_ms":1}"#;
+    let wrong = r#"{"status":400,"code":"invalid_value","detail":"d","retry":"no"}"#;
+    let taken = |index: u64| format!("{{\"index\":{index},\"id\":\"{ID}\"}}\n");
+    let error = |index: u64, problem: &str| format!("{{\"index\":{index},\"error\":{problem}}}\n");
+    let first = format!("{}{}{}", taken(0), error(1, full), error(2, wrong));
+    let answers = vec![
+        Some((200, "", first)),
+        problem("draining", "after", ""),
+        Some((200, "", taken(0))),
+    ];
+    let server = ScriptedServer::answering(answers).await;
+    let client = quick(&server).build().unwrap();
+    let jobs = ["a", "b", "c"].map(|key| order().idempotency_key(key));
+    let entries = client.submit_many(jobs.to_vec()).await.unwrap();
+    assert!(entries[0].is_ok() && entries[1].is_ok());
+    assert_eq!(entries[2].as_ref().unwrap_err().code, "invalid_value");
+    let asked = server.asked();
+    assert_eq!(asked.len(), 3);
+    assert_eq!(asked[0].body.lines().count(), 3);
+    assert_eq!(asked[0].header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(asked[0].header("idempotency-key"), None);
+    for again in &asked[1..] {
+        assert_eq!(
+            again.body,
+            "{\"processor\":\"orders\",\"data\":{\"price\":10},\"idempotency_key\":\"b\"}\n"
+        );
+    }
+}

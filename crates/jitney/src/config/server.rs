@@ -250,7 +250,7 @@ pub(super) const KEYS: &[Key<Server>] = &[
 /// Complains about values that contradict each other.
 pub(super) fn check(server: &Keys<Server>, complaints: &mut Complaints) {
     let draft = &server.draft;
-    let (job, body) = (draft.limits.job_bytes_max, draft.limits.body_bytes_max);
+    let (job, body) = (draft.limits.job_bytes_max, draft.limits.whole_body_bytes_max());
     if job > body {
         let message = format!(
             "`max_job_bytes` is {} and `max_body_bytes` is {}: a job of that size could never come in",
@@ -260,21 +260,6 @@ pub(super) fn check(server: &Keys<Server>, complaints: &mut Complaints) {
         complaints.push(
             Complaint::new(message, server.first_place(&["max_job_bytes", "max_body_bytes"]))
                 .hint("raise `max_body_bytes`, or lower `max_job_bytes`"),
-        );
-    }
-    let bodies = draft.limits.bodies_bytes_max;
-    if body > bodies {
-        let message = format!(
-            "`max_body_bytes` is {} and `bodies_bytes_max` is {}: a body of that size could never come in",
-            format_size(body),
-            format_size(bodies),
-        );
-        complaints.push(
-            Complaint::new(
-                message,
-                server.first_place(&["max_body_bytes", "bodies_bytes_max"]),
-            )
-            .hint("raise `bodies_bytes_max`, or lower `max_body_bytes`"),
         );
     }
     let least = body.saturating_mul(BODIES_PER_SEGMENT);

@@ -13,15 +13,19 @@ use crate::client::control::{Policy, PolicyChange, PolicyScope};
 use crate::client::text::Text;
 use crate::client::transport::{Answer, Transport};
 use crate::client::{
-    Error, Extended, Info, Job, Lanes, LeaseAnswer, LeaseRequest, Settle, SettleAnswer, Submit, Submitted,
+    Entries, Error, Extended, Info, Job, Lanes, LeaseAnswer, LeaseRequest, Settle, SettleAnswer, Submit,
+    Submitted, Taken,
 };
-use crate::driver::port::{self, Command};
+use crate::driver::port::{self, Command, SubmitMany};
 use crate::driver::refusal::Refusal;
 use crate::http::lease::{DRAINING_RETRY, SLOTS_MAX};
-use crate::http::parse::job::Name;
+use crate::http::parse::job::{JobFields, Name};
 use crate::http::{App, control, ops, parse, submit};
 use crate::job::{JobId, JobView, Priority, Token};
 use crate::server::Ended;
+
+/// Jobs that go to the driver in one call at most.
+const PART_JOBS_MAX: usize = 1_000;
 
 /// Calls the driver of this process.
 #[derive(Debug)]
@@ -41,6 +45,54 @@ impl Local {
         wait.min(self.app.limits().wait_max)
     }
 
+    /// A job's fields and name, or why it is refused before the driver sees it.
+    fn checked<'a>(&self, submit: &'a Submit) -> Result<(JobFields, Name<'a>), Error> {
+        let fields = words::fields(submit, parse::object::At::Body, self.app.limits())?;
+        let name = Name {
+            id: submit.id,
+            key: words::idempotency_key(submit)?,
+            traceparent: words::traceparent(submit.traceparent.as_deref()),
+        };
+        Ok((fields, name))
+    }
+
+    /// Hands jobs over together; each that is wrong is refused alone.
+    async fn submit_part(&self, submits: &[&Submit]) -> Result<Entries, Error> {
+        let mut entries: Vec<Option<_>> = Vec::with_capacity(submits.len());
+        let mut jobs = Vec::with_capacity(submits.len());
+        for submit in submits {
+            entries.push(match self.checked(submit) {
+                Ok((fields, name)) => {
+                    jobs.push(parse::job::submit(fields, name));
+                    None
+                }
+                Err(Error::Refused(problem)) => Some(Err(problem)),
+                Err(error) => return Err(error),
+            });
+        }
+        let named: Vec<bool> = jobs.iter().map(port::Submit::is_named).collect();
+        let many = Command::SubmitMany(Box::new(SubmitMany { jobs, wait: None }));
+        let taken = match self.call(many).await {
+            port::Answer::SubmittedMany(taken) => taken,
+            port::Answer::Refused(refusal) => {
+                let named = named.iter().all(|named| *named);
+                return Err(words::refused(&submit::refused(refusal, named)));
+            }
+            other => return Err(words::not_given(other)),
+        };
+        let mut taken = taken.into_iter().zip(named).map(|(taken, named)| match taken {
+            Ok(taken) => Ok(Taken {
+                id: taken.id,
+                replayed: taken.replayed,
+            }),
+            Err(refusal) => Err(words::problem(&submit::refused(refusal, named))),
+        });
+        let entries = entries
+            .into_iter()
+            .filter_map(|entry| entry.or_else(|| taken.next()));
+        Ok(entries.collect())
+    }
+
     async fn call(&self, command: Command) -> port::Answer {
         self.app.handle().call(command).await.answer
     }
@@ -58,12 +110,7 @@ impl Transport for Local {
 
     fn submit<'a>(&'a self, submit: &'a Submit, wait: Option<Duration>) -> Answer<'a, Submitted> {
         Box::pin(async move {
-            let fields = words::fields(submit, parse::object::At::Body, self.app.limits())?;
-            let name = Name {
-                id: submit.id,
-                key: words::idempotency_key(submit)?,
-                traceparent: words::traceparent(submit.traceparent.as_deref()),
-            };
+            let (fields, name) = self.checked(submit)?;
             let wait = wait.map(|wait| self.bounded(wait)).filter(|wait| !wait.is_zero());
             let submitted = submit::hand_over(&self.app, fields, name, wait)
                 .await
@@ -74,6 +121,16 @@ impl Transport for Local {
                 workers: Some(submitted.workers),
                 did_you_mean: submitted.did_you_mean,
             })
+        })
+    }
+
+    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit]) -> Answer<'a, Entries> {
+        Box::pin(async move {
+            let mut entries = Vec::with_capacity(submits.len());
+            for part in submits.chunks(PART_JOBS_MAX) {
+                entries.extend(self.submit_part(part).await?);
+            }
+            Ok(entries)
         })
     }
 

@@ -355,13 +355,13 @@ impl Builder {
         let least = self
             .options
             .limits
-            .body_bytes_max
+            .whole_body_bytes_max()
             .saturating_mul(BODIES_PER_SEGMENT);
         match &self.options.bus {
             BusOptions::Log { segment_bytes, .. } if *segment_bytes < least => wrong(format!(
                 "`segment_bytes` is {}, less than {BODIES_PER_SEGMENT} times `body_bytes_max` ({})",
                 format_size(*segment_bytes),
-                format_size(self.options.limits.body_bytes_max)
+                format_size(self.options.limits.whole_body_bytes_max())
             )),
             _ => Ok(()),
         }

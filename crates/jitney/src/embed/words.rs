@@ -25,14 +25,16 @@ use crate::job::{Group, JobError, JobView, Payload, Priority, Processor, Token};
 use crate::limits::Limits;
 
 /// A refusal of the edge, as clients know it.
-pub(super) fn refused(problem: &EdgeProblem) -> Error {
+pub(super) fn refused(edge: &EdgeProblem) -> Error {
+    Error::Refused(problem(edge))
+}
+
+/// A problem as clients see it.
+pub(super) fn problem(edge: &EdgeProblem) -> Box<Problem> {
     let mut json = Json::default();
-    problem.write(&mut json);
-    let status = problem.code.status();
-    let decoded = Problem::decode(&json.finish(), status, problem.retry_after);
-    Error::Refused(Box::new(
-        decoded.expect("the edge writes problems that its clients read"),
-    ))
+    edge.write(&mut json);
+    let decoded = Problem::decode(&json.finish(), edge.code.status(), edge.retry_after);
+    Box::new(decoded.expect("the edge writes problems that its clients read"))
 }
 
 /// A refusal that repeats harmlessly: of a poll, a settle, a read.

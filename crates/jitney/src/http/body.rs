@@ -52,7 +52,7 @@ impl Bound {
             what: "data",
             name: "max_job_bytes",
             bytes_max: limits.job_bytes_max,
-            body_bytes_max: limits.body_bytes_max,
+            body_bytes_max: limits.whole_body_bytes_max(),
             of_worker: false,
         }
     }
@@ -63,9 +63,17 @@ impl Bound {
             code: Code::BodyTooLarge,
             what: "the body",
             name: "max_body_bytes",
-            bytes_max: limits.body_bytes_max,
-            body_bytes_max: limits.body_bytes_max,
+            bytes_max: limits.whole_body_bytes_max(),
+            body_bytes_max: limits.whole_body_bytes_max(),
             of_worker: false,
+        }
+    }
+
+    /// The body is read line by line, so that no more than lines of it is in memory.
+    pub(crate) const fn lines(limits: &Limits) -> Self {
+        Self {
+            bytes_max: limits.body_bytes_max,
+            ..Self::request(limits)
         }
     }
 

@@ -154,8 +154,13 @@ pub(crate) async fn hand_over(
         Answer::Refused(refusal) => refusal,
         other => foreign(&other),
     };
+    Err(refused(refusal, once))
+}
+
+/// Why a submit is refused; `named` if its repeat is recognised.
+pub(crate) fn refused(refusal: Refusal, named: bool) -> Box<Problem> {
     let problem = Box::<Problem>::from(refusal);
-    Err(if once { problem.repeatable() } else { problem })
+    if named { problem.repeatable() } else { problem }
 }
 
 /// The driver gave an answer that does not belong to the call.

@@ -190,7 +190,7 @@ impl Worker {
         self
     }
 
-    /// As [`Worker::on_group`], through a tower service: a handler with layers around it, made of [`service`]
+    /// As [`Worker::on_group`], through a tower service: a handler with layers around it, made of [`service()`]
     /// and `tower::ServiceBuilder`. A [`Failure`] that comes out of it is the handler's own error; any other error
     /// is a layer's, and the job is tried again.
     pub fn on_service<T, R, S>(self, group: &str, service: S) -> Self

@@ -16,7 +16,7 @@ use super::handler::HandlerError;
 /// What layers make of errors.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A handler as a [`Service`]: over `Job<T>`, or over `Vec<Job<T>>`. Made by [`service`].
+/// A handler as a [`Service`]: over `Job<T>`, or over `Vec<Job<T>>`. Made by [`service()`].
 #[derive(Clone, Copy, Debug)]
 pub struct HandlerService<F> {
     handler: F,

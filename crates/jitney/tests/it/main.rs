@@ -18,5 +18,6 @@ mod metrics;
 mod process;
 mod quickstart;
 mod serve;
+mod submit_lines;
 mod work;
 mod worker;

@@ -7,13 +7,12 @@ use serde_json::value::RawValue;
 
 use super::Terms;
 use crate::driver::port::{Answer, Command, Submit, SubmitMany, Taken};
-use crate::driver::refusal::Refusal;
 use crate::http::App;
 use crate::http::error::{Code, Problem, Result};
 use crate::http::parse::job::{self, LATER_FIELDS, ONE_OF_MANY_FIELDS, Shared};
 use crate::http::parse::lines::Line;
 use crate::http::parse::object::{self, At};
-use crate::http::submit::foreign;
+use crate::http::submit;
 use crate::units::format_count;
 
 /// Entries of a group at most: what one commit takes.
@@ -162,10 +161,10 @@ impl Sent {
             Some(call) => match call.await {
                 Answer::SubmittedMany(taken) => (taken, None),
                 Answer::Refused(refusal) => {
-                    let problem = problem(refusal.clone(), named.iter().all(|named| *named));
+                    let problem = submit::refused(refusal.clone(), named.iter().all(|named| *named));
                     (vec![Err(refusal); named.len()], Some(problem))
                 }
-                other => (vec![Err(foreign(&other)); named.len()], None),
+                other => (vec![Err(submit::foreign(&other)); named.len()], None),
             },
         };
         let mut entries = Vec::with_capacity(named.len() + bad.len());
@@ -174,7 +173,7 @@ impl Sent {
             while let Some((_, problem)) = bad.next_if(|(place, _)| *place == entries.len()) {
                 entries.push(Err(problem));
             }
-            entries.push(taken.map_err(|refusal| problem(refusal, named)));
+            entries.push(taken.map_err(|refusal| submit::refused(refusal, named)));
         }
         entries.extend(bad.map(|(_, problem)| Err(problem)));
         Settled { entries, refused }
@@ -187,9 +186,4 @@ impl Settled {
         let none = self.entries.iter().all(std::result::Result::is_err);
         self.refused.as_deref().filter(|_| none)
     }
-}
-
-fn problem(refusal: Refusal, named: bool) -> Box<Problem> {
-    let problem = Box::<Problem>::from(refusal);
-    if named { problem.repeatable() } else { problem }
 }

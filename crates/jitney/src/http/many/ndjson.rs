@@ -54,7 +54,7 @@ pub(in crate::http) async fn ndjson(app: App, parts: Parts, body: Body) -> Resul
     headers::check_accept_ndjson(&parts.headers)?;
     let terms = terms(&app, &parts)?;
     let whole = terms.wait.is_some();
-    let pieces = Pieces::new(&app, &parts, body, Bound::request(app.limits()))?;
+    let pieces = Pieces::new(&app, &parts, body, Bound::lines(app.limits()))?;
     let outbox = Outbox::new(app.answers());
     let envelopes = Envelopes::new(&app, terms);
     let work = work(app, envelopes, pieces, Arc::clone(&outbox), whole);

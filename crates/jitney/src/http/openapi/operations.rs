@@ -273,6 +273,8 @@ fn submit_envelope() -> Operation {
     let [mut done, accepted] = submitted();
     done.description = "With `wait`: the job is done. Or a repeat of a submit whose job is. Or many were read, whatever \
         became of each.";
+    // The answer to many has no id of its own to go on with.
+    done.links = Value::Null;
     done.content = many::answer_content(named("SubmittedJob"), &examples::submitted_and_done());
     Operation {
         method: "post",
@@ -348,7 +350,7 @@ fn lease(limits: &Limits) -> Operation {
         description: format!(
             "Settles first, durably; then takes up to `slots` batches, waiting for at most `wait`. The body is at most \
              {} bytes (`max_body_bytes`). `Retry-After` is there while the server drains.",
-            limits.body_bytes_max
+            limits.whole_body_bytes_max()
         ),
         parameters: vec![processor()],
         body: Some(body("The poll.", content)),

@@ -286,7 +286,7 @@ fn children(limits: &Limits) -> Value {
     let description = format!(
         "Child jobs, durable together with the outcome or not at all; at most {} bytes in all \
          (`max_body_bytes`).",
-        limits.body_bytes_max
+        limits.whole_body_bytes_max()
     );
     or_null(
         json!({"type": "array", "maxItems": limits.children_max, "items": named("Child"),

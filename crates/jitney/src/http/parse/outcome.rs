@@ -263,7 +263,7 @@ pub(crate) fn check_total(result: &Payload, children: &[Child], limits: &Limits)
         size(child.payload.bytes.len() + child.key.as_ref().map_or(0, String::len) + labels.sum::<usize>())
     });
     let bytes = size(result.bytes.len()).saturating_add(children.sum());
-    let limit = limits.body_bytes_max;
+    let limit = limits.whole_body_bytes_max();
     match bytes > limit {
         true => Err(Refusal::BodyTooLarge { bytes, limit }),
         false => Ok(()),
