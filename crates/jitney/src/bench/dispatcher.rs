@@ -87,7 +87,7 @@ impl Steps {
             key: None,
             recovered: None,
         };
-        self.step(Event::Arrived(arrival));
+        self.step(Event::Arrived(vec![arrival]));
         self.actions.clear();
     }
 

@@ -19,8 +19,8 @@ pub struct RequestId(pub u64);
 /// Everything that can happen. Time is the second argument of `step`, not an event of its own.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A durable job came from the bus.
-    Arrived(Arrival),
+    /// Durable jobs came from the bus, as many as became durable together: polls are served once all are here.
+    Arrived(Vec<Arrival>),
     /// After a restart: a lease that was alive. Its jobs arrived before.
     Recovered(RecoveredLease),
     /// A job is no longer this node's.

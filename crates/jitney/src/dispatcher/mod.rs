@@ -144,7 +144,11 @@ impl Dispatcher {
     pub fn step(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
         self.now = now;
         match event {
-            Event::Arrived(arrival) => self.arrived(arrival),
+            Event::Arrived(arrivals) => {
+                for arrival in arrivals {
+                    self.arrived(arrival);
+                }
+            }
             Event::Recovered(lease) => self.recovered(lease, actions),
             Event::Gone(job) => self.gone(job),
             Event::Poll(poll) => self.poll(poll, actions),

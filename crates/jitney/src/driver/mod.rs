@@ -51,6 +51,9 @@ use waiters::{Asked, Waiter, Waiters};
 /// Calls taken in one go before the bus is looked at again, so that a flood of them delays no commit.
 const CALLS_PER_ROUND: usize = 1_024;
 
+/// The dispatcher sees so many arrivals at once at most: a start brings millions.
+const ARRIVALS_AT_ONCE: usize = 1_024;
+
 /// A delivered mark waits so long for a frame to ride in before it goes alone.
 const MARK_DELAY: Duration = Duration::from_millis(10);
 
@@ -75,6 +78,8 @@ pub struct Driver<B, C, P> {
     limits: Limits,
     metrics: Arc<Metrics>,
     dispatcher: Dispatcher,
+    /// Jobs that became durable and that the dispatcher has not seen yet.
+    arrived: Vec<bus::Arrival>,
     /// What the dispatcher wants done; drained in every round.
     actions: Vec<Action>,
     waiters: Waiters,
@@ -153,6 +158,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             port,
             limits: options.limits,
             metrics: options.metrics,
+            arrived: Vec::new(),
             actions: Vec::new(),
             waiters: Waiters::default(),
             many: ManyCalls::default(),
@@ -325,6 +331,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 bus::Event::Broken => self.poison(),
             }
         }
+        self.see_arrivals();
         taken
     }
 
@@ -332,10 +339,24 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if self.dispatcher.wants_keys() {
             arrival.key = self.key_of(arrival.id);
         }
-        if !self.expected_processors.is_empty() {
-            self.expected_processors.remove(&arrival.processor);
+        self.arrived.push(arrival);
+        if self.arrived.len() >= ARRIVALS_AT_ONCE {
+            self.see_arrivals();
         }
-        self.step(Event::Arrived(arrival));
+    }
+
+    /// What became durable together is seen together: the first of them does not leave in a batch by itself while
+    /// the others are on their way.
+    fn see_arrivals(&mut self) {
+        if !self.arrived.is_empty() {
+            let arrived = std::mem::take(&mut self.arrived);
+            if !self.expected_processors.is_empty() {
+                for arrival in &arrived {
+                    self.expected_processors.remove(&arrival.processor);
+                }
+            }
+            self.step(Event::Arrived(arrived));
+        }
     }
 
     /// The caller's key of a durable job. A job whose record cannot be read travels with those that have none.
@@ -475,8 +496,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         }
     }
 
-    /// One step of the dispatcher, and all that it asks for.
+    /// One step of the dispatcher, and all that it asks for; what arrived before comes first.
     fn step(&mut self, event: Event) {
+        if !self.arrived.is_empty() {
+            self.see_arrivals();
+        }
         let mut actions = std::mem::take(&mut self.actions);
         self.dispatcher.step(event, self.now, &mut actions);
         for action in actions.drain(..) {

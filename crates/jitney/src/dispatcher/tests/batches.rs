@@ -86,7 +86,7 @@ fn bytes_are_checked_before_a_job_is_added_and_a_larger_one_goes_alone() {
             wire_bytes: bytes,
             ..arrival(n, Slow)
         };
-        desk.step(Event::Arrived(job));
+        desk.step(Event::Arrived(vec![job]));
     }
     let grants = desk.poll(|poll| poll.slots = 9);
     let batches: Vec<_> = grants
@@ -109,7 +109,7 @@ fn a_group_with_its_own_policy_is_never_mixed() {
             group: group.clone(),
             ..arrival(n, Normal)
         };
-        desk.step(Event::Arrived(job));
+        desk.step(Event::Arrived(vec![job]));
     };
     for n in 1..=3 {
         send(&mut desk, n, &Group::default());
@@ -134,7 +134,7 @@ fn keyed(desk: &mut Desk, priority: Priority, key: Option<&str>) {
         key: key.map(Arc::from),
         ..arrival(desk.jobs, priority)
     };
-    desk.step(Event::Arrived(job));
+    desk.step(Event::Arrived(vec![job]));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_recovered_job_does_not_linger() {
         recovered: Some(crate::bus::Past::default()),
         ..arrival(1, Slow)
     };
-    desk.step(Event::Arrived(job));
+    desk.step(Event::Arrived(vec![job]));
     assert_eq!(desk.lease().closed_by, ClosedBy::Delay);
 }
 

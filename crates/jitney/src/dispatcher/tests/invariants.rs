@@ -47,16 +47,18 @@ impl Watch {
         let running = |id: &&JobId| matches!(dispatcher.job(**id), Some(job) if job.state == State::Running);
         self.running_before = self.jobs.keys().filter(running).copied().collect();
         match event {
-            Event::Arrived(arrival) => {
-                let past = arrival.recovered.unwrap_or_default();
-                let known = Known {
-                    arrival: arrival.clone(),
-                    token: past.last_token,
-                    attempts: past.attempts,
-                    crashes: past.crashes,
-                    deferred: arrival.due.is_some() || arrival.recovered.is_some(),
-                };
-                self.jobs.insert(arrival.id, known);
+            Event::Arrived(arrivals) => {
+                for arrival in arrivals {
+                    let past = arrival.recovered.unwrap_or_default();
+                    let known = Known {
+                        arrival: arrival.clone(),
+                        token: past.last_token,
+                        attempts: past.attempts,
+                        crashes: past.crashes,
+                        deferred: arrival.due.is_some() || arrival.recovered.is_some(),
+                    };
+                    self.jobs.insert(arrival.id, known);
+                }
             }
             Event::Gone(id) => {
                 self.jobs.remove(id);

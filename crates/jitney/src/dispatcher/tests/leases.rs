@@ -327,7 +327,7 @@ fn recovered(delivered: bool, in_process: bool) -> (Desk, Token) {
             recovered: Some(past),
             ..arrival(n, Normal)
         };
-        desk.step(Event::Arrived(job));
+        desk.step(Event::Arrived(vec![job]));
     }
     desk.step(Event::Recovered(RecoveredLease {
         token: before,
@@ -378,7 +378,7 @@ fn a_job_that_went_back_before_the_restart_has_no_seat_in_the_restored_lease() {
             recovered: Some(past),
             ..arrival(n, Realtime)
         };
-        desk.step(Event::Arrived(job));
+        desk.step(Event::Arrived(vec![job]));
     }
     desk.step(Event::Recovered(RecoveredLease {
         token: before,

@@ -126,7 +126,7 @@ impl Desk {
     fn arrive(&mut self, priority: Priority, jobs: u64) {
         for _ in 0..jobs {
             self.jobs += 1;
-            self.step(Event::Arrived(arrival(self.jobs, priority)));
+            self.step(Event::Arrived(vec![arrival(self.jobs, priority)]));
         }
     }
 

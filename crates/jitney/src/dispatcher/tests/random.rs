@@ -345,6 +345,7 @@ impl World {
         else {
             return;
         };
+        let mut together = Vec::new();
         for _ in 0..jobs {
             self.jobs += 1;
             let job = Arrival {
@@ -354,8 +355,13 @@ impl World {
                 due: (due > 0).then_some(WallMs(self.now.wall.0 + due)),
                 ..arrival(self.jobs, Priority::ALL[lane])
             };
-            self.step(Event::Arrived(job));
+            together.push(job);
+            // Some commits hold one job, others many.
+            if bytes % 2 == 0 {
+                self.step(Event::Arrived(std::mem::take(&mut together)));
+            }
         }
+        self.step(Event::Arrived(together));
     }
 
     fn pause(&mut self, lane: usize, other: bool, paused: bool) {
@@ -448,13 +454,13 @@ impl World {
             });
         }
         for (job, past) in jobs.into_iter().zip(pasts) {
-            self.step(Event::Arrived(Arrival {
+            self.step(Event::Arrived(vec![Arrival {
                 group: job.group,
                 wire_bytes: job.bytes,
                 key: job.key,
                 recovered: past,
                 ..arrival(job.sequence, job.priority)
-            }));
+            }]));
         }
         for lease in leases {
             self.step(Event::Recovered(lease));

@@ -145,7 +145,11 @@ impl Model {
     pub(super) fn step(&mut self, event: &Event, now: Now) -> Vec<Action> {
         self.now = now;
         match event.clone() {
-            Event::Arrived(arrival) => self.arrived(arrival),
+            Event::Arrived(arrivals) => {
+                for arrival in arrivals {
+                    self.arrived(arrival);
+                }
+            }
             Event::Recovered(lease) => self.recovered(lease),
             Event::Gone(job) => self.jobs.retain(|other| other.id != job),
             Event::Poll(poll) => self.poll(poll),
