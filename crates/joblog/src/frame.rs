@@ -145,11 +145,19 @@ pub(crate) struct Reader<'f, F> {
     file_bytes: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// How much is read at once.
+    block_bytes: usize,
 }
 
 impl<'f, F: File> Reader<'f, F> {
     pub(crate) fn new(file: &'f F) -> io::Result<Self> {
+        Self::with_block(file, BLOCK_BYTES)
+    }
+
+    /// One that reads no more than `block_bytes` at once where frames are no longer.
+    pub(crate) fn with_block(file: &'f F, block_bytes: usize) -> io::Result<Self> {
         Ok(Self {
+            block_bytes,
             file,
             file_bytes: file.len()?,
             window: Vec::new(),
@@ -171,7 +179,7 @@ impl<'f, F: File> Reader<'f, F> {
             start
         } else {
             let rest = usize::try_from(self.file_bytes - offset).unwrap_or(usize::MAX);
-            self.window.resize(length.max(BLOCK_BYTES).min(rest), 0);
+            self.window.resize(length.max(self.block_bytes).min(rest), 0);
             self.window_at = offset;
             self.file.read_at(&mut self.window, offset)?;
             0

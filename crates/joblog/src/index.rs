@@ -1,19 +1,17 @@
 //! What memory knows of every job that is not forgotten.
 //!
 //! In: records as they become durable, or as recovery reads them: the same code for both. Out: where a job's
-//! records are, what an id or a key stands for, how many live jobs each segment holds. The log owns it.
+//! records are, what an id or a key stands for, how much of each segment is live. The log owns it.
 //!
 //! Sizes without the tables' own overhead: an unsettled job is 28 bytes, a finished one 44 and 24 in its queue; a
 //! job with a client's id or an idempotency key adds about 150.
 
-use std::collections::VecDeque;
-
 use crate::hash::{IdMap, Seed};
-use crate::ids::JobId;
+use crate::ids::{JobId, WallMs};
+use crate::live::{ENDED_BYTES, Live};
 use crate::log::{KeyEntry, Known, Options, Ticket};
-use crate::record::{End, IdempotencyKey, Outcome, Reason, Submit};
+use crate::record::{End, Ended, IdempotencyKey, Outcome, Reason, Submit};
 use crate::retention::Retention;
-use crate::settings::Applied;
 use crate::time::{Mono, Now};
 
 /// Where a record is.
@@ -39,10 +37,11 @@ struct Finished {
 struct Identity {
     fingerprint: u128,
     key: Option<IdempotencyKey>,
-    /// The segment that holds the submit; `None` until it is durable.
-    slot: Option<u32>,
+    client_id: bool,
     /// How the job ended, which outlives its result.
-    end: Option<(End, Option<Reason>)>,
+    end: Option<(End, Option<Reason>, WallMs)>,
+    /// The segment that holds what recognises a repeat, once the result gave way.
+    slot: Option<u32>,
 }
 
 /// Figures for [`crate::log::Usage`] and the recovery report.
@@ -64,9 +63,7 @@ pub(crate) struct Index {
     identities: IdMap<JobId, Identity>,
     keys: IdMap<IdempotencyKey, JobId>,
     retention: Retention,
-    /// Live jobs per segment, from `first_slot` on.
-    live: VecDeque<u64>,
-    first_slot: u32,
+    pub(crate) live: Live,
     counts: Counts,
 }
 
@@ -103,8 +100,7 @@ impl Index {
             identities: IdMap::with_hasher(seed),
             keys: IdMap::with_hasher(seed),
             retention: Retention::default(),
-            live: VecDeque::new(),
-            first_slot: 0,
+            live: Live::new(seed),
             counts: Counts::default(),
         }
     }
@@ -112,7 +108,7 @@ impl Index {
     /// A submit was queued: its id and key are taken from now on.
     pub(crate) fn submit_queued(&mut self, submit: &Submit<'_>, ticket: Ticket) {
         self.submitting.insert(submit.id, ticket);
-        self.identify(submit, None);
+        self.identify(submit);
     }
 
     /// A queued submit failed: it binds nothing.
@@ -136,8 +132,9 @@ impl Index {
             self.retention.forget(id);
         }
         self.unsettled.insert(id, place);
-        self.identify(submit, Some(place.slot));
-        self.count_live(place.slot, 1);
+        self.identify(submit);
+        self.live.add(place.slot, u64::from(place.bytes));
+        self.live.job_in(place.slot);
         Submitted::New
     }
 
@@ -150,7 +147,7 @@ impl Index {
         };
         let mut keep_ms = outcome.keep_ms.unwrap_or(self.limits.result_ttl_ms);
         if let Some(identity) = self.identities.get_mut(&id) {
-            identity.end = Some((outcome.end, outcome.reason));
+            identity.end = Some((outcome.end, outcome.reason, outcome.finished));
             keep_ms = keep_ms.max(self.limits.key_ttl_ms);
         }
         let finished = Finished {
@@ -159,6 +156,9 @@ impl Index {
             end: outcome.end,
             reason: outcome.reason,
         };
+        self.live.job_out(submit.slot);
+        self.live.count_end();
+        self.live.add(place.slot, u64::from(place.bytes));
         self.counts.result_bytes += finished.bytes();
         self.finished.insert(id, finished);
         if age_ms >= keep_ms {
@@ -206,7 +206,7 @@ impl Index {
                 readable: true,
             });
         }
-        let (end, reason) = identity?.end?;
+        let (end, reason, _) = identity?.end?;
         Some(Known::Finished {
             fingerprint,
             end,
@@ -252,38 +252,176 @@ impl Index {
         self.counts
     }
 
-    /// A segment was begun; its slot is the next one.
-    pub(crate) fn add_segment(&mut self) {
-        self.live.push_back(0);
-    }
-
-    pub(crate) fn segments(&self) -> usize {
-        self.live.len()
-    }
-
-    /// Whether nothing in the oldest segment is live.
-    pub(crate) fn oldest_is_dead(&self) -> bool {
-        self.live.front() == Some(&0)
-    }
-
-    /// The oldest segment is gone.
-    pub(crate) fn drop_oldest_segment(&mut self) {
-        if self.live.pop_front().is_some() {
-            self.first_slot += 1;
+    /// An end without a result was read: at a start only.
+    pub(crate) fn ended(&mut self, ended: &Ended, place: Place, age_ms: u64, now: Now) {
+        let id = ended.id;
+        let submit = self.unsettled.remove(&id);
+        if let Some(submit) = submit {
+            self.live.job_out(submit.slot);
+            self.live.sub(submit.slot, u64::from(submit.bytes));
+            self.live.bury(id, submit.slot, place.slot);
         }
-    }
-
-    /// A setting is durable: its segment stays as long as it is the newest of its name.
-    pub(crate) fn setting(&mut self, applied: Applied, slot: u32) {
-        if let Applied::Counts { live, instead_of } = applied {
-            self.count_live(slot, i64::from(live));
-            if let Some(before) = instead_of {
-                self.count_live(before, -1);
+        if ended.has_identity() && !self.finished.contains_key(&id) {
+            self.drop_identity(id);
+            if let Some(key) = ended.idempotency {
+                self.keys.insert(key, id);
             }
+            self.identities.insert(
+                id,
+                Identity {
+                    fingerprint: ended.fingerprint,
+                    key: ended.idempotency,
+                    client_id: ended.client_id,
+                    end: None,
+                    slot: None,
+                },
+            );
+        } else if submit.is_none() {
+            return;
+        }
+        let Some(identity) = self.identities.get_mut(&id) else {
+            return;
+        };
+        identity.end = Some((ended.end, ended.reason, ended.finished));
+        let slot = submit.map_or(place.slot, |submit| submit.slot);
+        identity.slot = Some(slot);
+        self.live.add(slot, ENDED_BYTES);
+        if age_ms >= self.limits.key_ttl_ms {
+            self.forget(id);
+        } else {
+            self.retention.enter_key(id, self.limits.key_ttl_ms, age_ms, now);
         }
     }
 
-    fn identify(&mut self, submit: &Submit<'_>, slot: Option<u32>) {
+    /// Lets the oldest results give way until so many bytes of them are gone: the disk is full.
+    pub(crate) fn shed_bytes(&mut self, bytes: u64) {
+        let target = self.counts.result_bytes.saturating_sub(bytes);
+        while self.counts.result_bytes > target && self.shed_one() {}
+    }
+
+    /// What a copy of this submit must be, if it is to be copied.
+    pub(crate) fn submit_to_copy(&self, id: JobId, place: Place) -> Kept {
+        if self.unsettled.get(&id) == Some(&place)
+            || self.finished.get(&id).is_some_and(|job| job.submit == place)
+        {
+            return Kept::Whole;
+        }
+        if self.unsettled.contains_key(&id) || self.finished.contains_key(&id) {
+            return Kept::Nothing;
+        }
+        let identity = self
+            .identities
+            .get(&id)
+            .filter(|job| job.slot == Some(place.slot));
+        let ended = identity.and_then(|identity| {
+            let (end, reason, finished) = identity.end?;
+            Some(Ended {
+                id,
+                finished,
+                end,
+                reason,
+                client_id: identity.client_id,
+                idempotency: identity.key,
+                fingerprint: identity.fingerprint,
+            })
+        });
+        ended.map_or(Kept::Nothing, Kept::End)
+    }
+
+    /// What a copy of this outcome must be, if it is to be copied.
+    pub(crate) fn outcome_to_copy(&self, outcome: &Outcome<'_>, place: Place) -> Kept {
+        let id = outcome.id;
+        if self.finished.get(&id).is_some_and(|job| job.outcome == place) {
+            return Kept::Whole;
+        }
+        if !self.live.needs_end(id) {
+            return Kept::Nothing;
+        }
+        Kept::End(Ended {
+            id,
+            finished: outcome.finished,
+            end: outcome.end,
+            reason: outcome.reason,
+            client_id: false,
+            idempotency: None,
+            fingerprint: 0,
+        })
+    }
+
+    /// What a copy of this end must be, if it is to be copied.
+    pub(crate) fn end_to_copy(&self, ended: &Ended, slot: u32) -> Kept {
+        let known = self.submit_to_copy(
+            ended.id,
+            Place {
+                slot,
+                offset: 0,
+                bytes: 0,
+            },
+        );
+        match known {
+            Kept::End(_) if ended.has_identity() => known,
+            _ if self.live.needs_end(ended.id) => Kept::End(Ended {
+                client_id: false,
+                idempotency: None,
+                fingerprint: 0,
+                ..*ended
+            }),
+            _ => Kept::Nothing,
+        }
+    }
+
+    pub(crate) fn is_unsettled(&self, id: JobId) -> bool {
+        self.unsettled.contains_key(&id)
+    }
+
+    /// A submit was copied, durably.
+    pub(crate) fn submit_copied(&mut self, id: JobId, from: Place, to: Place) {
+        let bytes = u64::from(from.bytes);
+        if let Some(place) = self.unsettled.get_mut(&id).filter(|place| **place == from) {
+            *place = to;
+            self.live.job_out(from.slot);
+            self.live.job_in(to.slot);
+        } else if let Some(job) = self.finished.get_mut(&id).filter(|job| job.submit == from) {
+            job.submit = to;
+        } else {
+            // Forgotten while it was copied: the copy must stay as dead as its original.
+            let end = self.live.end_of(id, from.slot).unwrap_or(from.slot);
+            self.live.bury(id, to.slot, end);
+            self.identity_copied(id, from.slot, to.slot);
+            return;
+        }
+        self.live.sub(from.slot, bytes);
+        self.live.add(to.slot, bytes);
+    }
+
+    /// An outcome was copied, durably.
+    pub(crate) fn outcome_copied(&mut self, id: JobId, from: Place, to: Place) {
+        if let Some(job) = self.finished.get_mut(&id).filter(|job| job.outcome == from) {
+            job.outcome = to;
+            self.live.sub(from.slot, u64::from(from.bytes));
+            self.live.add(to.slot, u64::from(to.bytes));
+        } else {
+            self.live.end_copied(id, to.slot);
+        }
+    }
+
+    /// An end was copied, durably.
+    pub(crate) fn end_copied(&mut self, id: JobId, from: u32, to: u32) {
+        self.identity_copied(id, from, to);
+        self.live.end_copied(id, to);
+    }
+
+    fn identity_copied(&mut self, id: JobId, from: u32, to: u32) {
+        if let Some(identity) = self.identities.get_mut(&id)
+            && identity.slot == Some(from)
+        {
+            identity.slot = Some(to);
+            self.live.sub(from, ENDED_BYTES);
+            self.live.add(to, ENDED_BYTES);
+        }
+    }
+
+    fn identify(&mut self, submit: &Submit<'_>) {
         if !submit.has_identity() {
             return;
         }
@@ -291,15 +429,19 @@ impl Index {
         if let Some(key) = key {
             self.keys.insert(key, submit.id);
         }
-        self.identities.insert(
+        let before = self.identities.insert(
             submit.id,
             Identity {
                 fingerprint,
                 key,
-                slot,
+                client_id: submit.client_id,
                 end: None,
+                slot: None,
             },
         );
+        if let Some(slot) = before.and_then(|before| before.slot) {
+            self.live.sub(slot, ENDED_BYTES);
+        }
     }
 
     fn drop_identity(&mut self, id: JobId) -> Option<Identity> {
@@ -309,24 +451,29 @@ impl Index {
         {
             self.keys.remove(&key);
         }
+        if let Some(slot) = identity.slot {
+            self.live.sub(slot, ENDED_BYTES);
+        }
         Some(identity)
     }
 
     /// Forgets a finished job: its result and its key. `false` if nothing of it was known.
     fn forget(&mut self, id: JobId) -> bool {
-        let finished = self.finished.remove(&id);
         let identity = self.drop_identity(id);
+        let finished = self.finished.remove(&id);
         if let Some(finished) = finished {
-            self.counts.result_bytes -= finished.bytes();
+            self.result_gone(id, &finished);
         }
-        let slot = finished.map(|finished| finished.submit.slot);
-        match slot.or_else(|| identity?.slot) {
-            Some(slot) => {
-                self.count_live(slot, -1);
-                true
-            }
-            None => false,
-        }
+        finished.is_some() || identity.is_some_and(|identity| identity.slot.is_some())
+    }
+
+    /// Its submit and its outcome stay on disk until their segments go, the submit's first.
+    fn result_gone(&mut self, id: JobId, finished: &Finished) {
+        self.counts.result_bytes -= finished.bytes();
+        let Finished { submit, outcome, .. } = finished;
+        self.live.sub(submit.slot, u64::from(submit.bytes));
+        self.live.sub(outcome.slot, u64::from(outcome.bytes));
+        self.live.bury(id, submit.slot, outcome.slot);
     }
 
     /// Lets results give way, oldest first, until they are within their limits.
@@ -334,27 +481,40 @@ impl Index {
         while self.finished.len() > self.limits.results_max
             || self.counts.result_bytes > self.limits.result_bytes_max
         {
-            let identities = &self.identities;
-            let Some(id) = self.retention.give_way(|id| identities.contains_key(&id)) else {
+            if !self.shed_one() {
                 return;
-            };
-            self.counts.results_evicted += 1;
-            if !self.identities.contains_key(&id) {
-                self.forget(id);
-            } else if let Some(finished) = self.finished.remove(&id) {
-                self.counts.result_bytes -= finished.bytes();
             }
         }
     }
 
-    fn count_live(&mut self, slot: u32, by: i64) {
-        let at = slot
-            .checked_sub(self.first_slot)
-            .and_then(|at| usize::try_from(at).ok());
-        if let Some(count) = at.and_then(|at| self.live.get_mut(at)) {
-            *count = count.saturating_add_signed(by);
+    /// The oldest result gives way; a job with an identity stays known. `false`: there is none.
+    fn shed_one(&mut self) -> bool {
+        let identities = &self.identities;
+        let Some(id) = self.retention.give_way(|id| identities.contains_key(&id)) else {
+            return false;
+        };
+        self.counts.results_evicted += 1;
+        if !self.identities.contains_key(&id) {
+            self.forget(id);
+        } else if let Some(finished) = self.finished.remove(&id) {
+            self.result_gone(id, &finished);
+            if let Some(identity) = self.identities.get_mut(&id) {
+                identity.slot = Some(finished.submit.slot);
+                self.live.add(finished.submit.slot, ENDED_BYTES);
+            }
         }
+        true
     }
+}
+
+/// What of a record is copied when its segment is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All of it.
+    Whole,
+    /// That the job ended.
+    End(Ended),
+    Nothing,
 }
 
 impl Finished {

@@ -11,7 +11,7 @@ use crate::frame::{Kind, Reader, Slot};
 use crate::ids::JobId;
 use crate::record::{DecodeError, Record, Records};
 use crate::recovery::{OpenError, survey};
-use crate::segment::{self, FRAMES_AT, Header, Name};
+use crate::segment::{self, FRAMES_AT, Header, Name, Stream};
 use crate::storage::{File, Storage};
 
 /// A file with a segment's name.
@@ -49,7 +49,7 @@ pub enum State {
 /// The fields of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields {
-    /// `hot`: new records.
+    /// `hot`: new records; `cold`: copies.
     pub stream: &'static str,
     /// The start that made it.
     pub boot: u32,
@@ -206,6 +206,7 @@ pub fn read<S: Storage>(
                 match record {
                     Record::Submit(submit) => drop(open.insert(submit.id, (number, *bytes))),
                     Record::Outcome(outcome) => drop(open.remove(&outcome.id)),
+                    Record::Ended(ended) => drop(open.remove(&ended.id)),
                     _ => {}
                 }
             }
@@ -231,7 +232,10 @@ pub fn read<S: Storage>(
 /// The names of the segments that make up the log; none where that cannot be said.
 fn in_use<S: Storage>(storage: &S) -> io::Result<Vec<String>> {
     match survey(storage) {
-        Ok(survey) => Ok(survey.chain.into_iter().map(|found| found.name).collect()),
+        Ok(survey) => {
+            let both = survey.chain.into_iter().chain(survey.cold);
+            Ok(both.map(|found| found.name).collect())
+        }
         // A segment that is recycled at this moment: the next look knows better.
         Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(OpenError::Io { source, .. }) => Err(source),
@@ -340,7 +344,10 @@ impl Content {
 impl From<Header> for Fields {
     fn from(header: Header) -> Self {
         Self {
-            stream: "hot",
+            stream: match header.stream {
+                Stream::Hot => "hot",
+                Stream::Cold => "cold",
+            },
             boot: header.boot,
             epoch: header.epoch,
             first_lsn: header.first_lsn,

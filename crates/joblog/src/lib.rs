@@ -24,6 +24,7 @@ mod cache;
 mod frame;
 mod hash;
 mod index;
+mod live;
 mod retention;
 mod segment;
 

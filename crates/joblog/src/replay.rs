@@ -3,12 +3,12 @@
 //! In: every record, in order. Out: for each unsettled job its attempts, crashes and leases, and each lease that
 //! still holds one. Jobs leave as they are handed over, so that ten million need no second copy.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::hash::{IdMap, Seed};
 use crate::ids::{JobId, Priority, Token, WallMs};
-use crate::record::{Cause, Dispatch, Return, Submit};
+use crate::record::{Cause, Dispatch, Return, Submit, Tries};
 
 /// What a start finds of before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct RecoveredLease {
 }
 
 /// Whether a worker's own word sent the job back, and not the end of its lease.
-const fn by_settle(cause: Cause) -> bool {
+pub(crate) const fn by_settle(cause: Cause) -> bool {
     match cause {
         Cause::Released | Cause::Error | Cause::MissingOutcome | Cause::BatchFailed => true,
         Cause::Undelivered | Cause::Expired | Cause::Crashed => false,
@@ -200,7 +200,20 @@ impl Replay {
             jobs: dispatch.jobs.clone(),
             held,
         };
-        self.leases.insert(dispatch.token, lease);
+        if let Some(before) = self.leases.insert(dispatch.token, lease) {
+            self.let_go(dispatch, &before.jobs);
+        }
+    }
+
+    /// A lease that is written anew holds what it lists: of its other jobs a copy says no more.
+    fn let_go(&mut self, dispatch: &Dispatch<'_>, before: &[JobId]) {
+        let listed: BTreeSet<JobId> = dispatch.jobs.iter().copied().collect();
+        for id in before.iter().filter(|id| !listed.contains(*id)) {
+            let rare = self.jobs.get_mut(id).and_then(|job| job.rare.as_mut());
+            if let Some(rare) = rare.filter(|rare| rare.past.last_token == Some(dispatch.token)) {
+                rare.held = false;
+            }
+        }
     }
 
     pub(crate) fn delivered(&mut self, token: Token) {
@@ -230,6 +243,30 @@ impl Replay {
                 }
             }
             self.release(returned.token);
+        }
+    }
+
+    /// What happened to a job in a segment that is gone, in sum.
+    pub(crate) fn tries(&mut self, tries: &Tries) {
+        let Some(job) = self.jobs.get_mut(&tries.id) else {
+            return;
+        };
+        let rare = job.rare.get_or_insert_default();
+        let earlier = std::mem::replace(&mut rare.held, tries.held)
+            .then_some(rare.past.last_token)
+            .flatten();
+        rare.due = tries.due;
+        if let Some((attempts, crashes)) = tries.counts {
+            rare.past.attempts = attempts;
+            rare.past.crashes = crashes;
+        }
+        rare.past.alone |= tries.alone;
+        rare.past.deliveries += tries.deliveries;
+        rare.past.started = rare.past.started.or(tries.started);
+        rare.past.last_token = Some(tries.token);
+        rare.past.spent = tries.spent;
+        if let Some(earlier) = earlier {
+            self.release(earlier);
         }
     }
 

@@ -1,13 +1,6 @@
-//! What is kept, and how long: results, keys, and the segments that hold them.
+//! What is kept, and how long: results and keys. What that means for segments is in `live`.
 //!
-//! In: jobs that ended, and the time. Out: those whose time is up, oldest first, and the segments that nothing
-//! needs any more.
-//!
-//! A segment's count is the number of jobs *submitted* in it that are not forgotten: unsettled, or with a result
-//! that is kept, or with a key that is known. Segments go only from the oldest on, and only at a count of 0. An
-//! outcome is written after its submit, so it lies in the same segment or a later one, and outlives it; so do
-//! the job's dispatches and returns. That is why outcomes need no count of their own. The price: one old
-//! unsettled job keeps all segments behind its own. Copying forward will lift that.
+//! In: jobs that ended, and the time. Out: those whose time is up, oldest first.
 //!
 //! Ages count on the mono clock. After a restart a job's age starts at the wall clock's difference to its end,
 //! never below 0.
@@ -53,6 +46,14 @@ impl Retention {
         // Wall clocks that jumped may put an age out of order: then it counts from its predecessor's.
         let at_ms = class.kept.back().map_or(at_ms, |last| last.at_ms.max(at_ms));
         class.kept.push_back(Ended { at_ms, id });
+    }
+
+    /// Enters a job that ended `age_ms` ago, and whose result is gone.
+    pub(crate) fn enter_key(&mut self, id: JobId, keep_ms: u64, age_ms: u64, now: Now) {
+        let class = self.classes.entry(keep_ms).or_default();
+        let at_ms = mono_ms(now.mono).saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX));
+        let at_ms = class.gave_way.back().map_or(at_ms, |last| last.at_ms.max(at_ms));
+        class.gave_way.push_back(Ended { at_ms, id });
     }
 
     /// The next job whose time is up.

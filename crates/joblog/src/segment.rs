@@ -17,12 +17,38 @@ pub(crate) const RESERVE_BYTES: u64 = 4096;
 
 const MAGIC: [u8; 8] = *b"JITNEYLG";
 const VERSION: u16 = 1;
-const STREAM_HOT: u8 = 0;
 const CRC_AT: usize = 508;
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// New records.
+    Hot,
+    /// Copies.
+    Cold,
+}
+
+impl Stream {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Hot => 0,
+            Self::Cold => 1,
+        }
+    }
+
+    const fn of(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Hot),
+            1 => Some(Self::Cold),
+            _ => None,
+        }
+    }
+}
 
 /// The fields of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) stream: Stream,
     pub(crate) boot: u32,
     pub(crate) number: u64,
     pub(crate) epoch: u64,
@@ -47,7 +73,7 @@ impl Header {
         let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[10] = STREAM_HOT;
+        bytes[10] = self.stream.code();
         bytes[12..16].copy_from_slice(&self.boot.to_le_bytes());
         let words = [
             self.number,
@@ -65,13 +91,14 @@ impl Header {
         bytes
     }
 
-    fn decode(bytes: &[u8; HEADER]) -> Self {
+    fn decode(bytes: &[u8; HEADER], stream: Stream) -> Self {
         let word = |at: usize| {
             bytes[at..]
                 .first_chunk()
                 .map_or(0, |word| u64::from_le_bytes(*word))
         };
         Self {
+            stream,
             boot: bytes[12..]
                 .first_chunk()
                 .map_or(0, |word| u32::from_le_bytes(*word)),
@@ -107,10 +134,11 @@ pub(crate) fn examine<F: File>(file: &F, number: u64) -> io::Result<State> {
         return Ok(State::Damaged("the header's checksum does not fit"));
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if version != VERSION || bytes[10] != STREAM_HOT {
+    let stream = Stream::of(bytes[10]).filter(|_| version == VERSION);
+    let Some(stream) = stream else {
         return Ok(State::Newer(version));
-    }
-    let header = Header::decode(&bytes);
+    };
+    let header = Header::decode(&bytes, stream);
     Ok(if header.number == number {
         State::Begun(header)
     } else {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::live::Live;
 use crate::record::{Record, Setting};
 
 /// The longest name, bytes.
@@ -45,6 +46,7 @@ pub(crate) struct Settings {
     queued: (usize, usize),
 }
 
+#[derive(Default)]
 struct Entry {
     version: u64,
     /// `None`: removed.
@@ -53,6 +55,8 @@ struct Entry {
     slot: u32,
     /// The segments that hold a copy of any version, this one included.
     slots: Vec<u32>,
+    /// What is counted as live for it, and where.
+    counted: Option<(u32, u64)>,
 }
 
 impl Settings {
@@ -105,54 +109,51 @@ impl Settings {
     }
 
     /// A record is durable in this segment.
-    pub(crate) fn apply(&mut self, setting: &Setting<'_>, slot: u32) -> Applied {
+    pub(crate) fn apply(&mut self, setting: &Setting<'_>, slot: u32, live: &mut Live) {
         self.newest = self.newest.max(setting.version);
+        if !self.entries.contains_key(setting.name) {
+            self.bytes += setting.name.len();
+            self.entries.insert(Box::from(setting.name), Entry::default());
+        }
         let Some(entry) = self.entries.get_mut(setting.name) else {
-            self.bytes += weight(setting.name, setting.value);
-            self.entries.insert(
-                Box::from(setting.name),
-                Entry {
-                    version: setting.version,
-                    value: setting.value.map(Arc::from),
-                    slot,
-                    slots: vec![slot],
-                },
-            );
-            return Applied::Counts {
-                live: setting.value.is_some(),
-                instead_of: None,
-            };
+            return;
         };
         if !entry.slots.contains(&slot) {
             entry.slots.push(slot);
         }
         // A copy of the same version takes its place: the original's segment may go.
-        if setting.version < entry.version {
-            return Applied::Old;
+        if setting.version >= entry.version {
+            self.bytes -= weight(setting.name, entry.value.as_deref());
+            self.bytes += weight(setting.name, setting.value);
+            entry.version = setting.version;
+            entry.value = setting.value.map(Arc::from);
+            entry.slot = slot;
         }
-        self.bytes -= weight(setting.name, entry.value.as_deref());
-        self.bytes += weight(setting.name, setting.value);
-        let before = std::mem::replace(&mut entry.slot, slot);
-        entry.version = setting.version;
-        let had_value = entry.value.is_some();
-        entry.value = setting.value.map(Arc::from);
-        Applied::Counts {
-            live: setting.value.is_some(),
-            instead_of: had_value.then_some(before),
-        }
+        entry.count(setting.name, live);
     }
 
     /// A segment is gone.
-    pub(crate) fn segment_gone(&mut self, slot: u32) {
+    pub(crate) fn segment_gone(&mut self, slot: u32, live: &mut Live) {
         let bytes = &mut self.bytes;
         self.entries.retain(|name, entry| {
+            let before = entry.slots.len();
             entry.slots.retain(|other| *other != slot);
             let stays = !entry.slots.is_empty();
             if !stays {
                 *bytes -= weight(name, entry.value.as_deref());
+            } else if entry.slots.len() < before {
+                entry.count(name, live);
             }
             stays
         });
+    }
+
+    /// The version of a record that must be copied when its segment goes: the newest, if it says more than that there
+    /// is nothing.
+    pub(crate) fn is_live(&self, setting: &Setting<'_>, slot: u32) -> bool {
+        self.entries.get(setting.name).is_some_and(|entry| {
+            entry.version == setting.version && entry.slot == slot && entry.counted.is_some()
+        })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<[u8]>> {
@@ -167,19 +168,24 @@ impl Settings {
     }
 }
 
-/// What [`Settings::apply`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
-    /// It is the newest of its name.
-    Counts {
-        /// It holds its segment. A removal does not: older copies are in older segments, which go first.
-        live: bool,
-        /// The segment that the newest before held.
-        instead_of: Option<u32>,
-    },
-    /// A newer one is known.
-    Old,
+impl Entry {
+    /// A value is live; a removal is as long as an older copy is in another segment.
+    fn count(&mut self, name: &str, live: &mut Live) {
+        let matters = self.value.is_some() || self.slots.iter().any(|slot| *slot != self.slot);
+        let bytes = u64::try_from(RECORD_BYTES + weight(name, self.value.as_deref())).unwrap_or(u64::MAX);
+        let now = matters.then_some((self.slot, bytes));
+        if let Some((slot, bytes)) = self.counted {
+            live.sub(slot, bytes);
+        }
+        if let Some((slot, bytes)) = now {
+            live.add(slot, bytes);
+        }
+        self.counted = now;
+    }
 }
+
+/// What a record takes beside name and value, about.
+const RECORD_BYTES: usize = 32;
 
 fn weight(name: &str, value: Option<&[u8]>) -> usize {
     name.len() + value.map_or(0, <[u8]>::len)
@@ -193,30 +199,35 @@ mod tests {
         Setting { name, value, version }
     }
 
-    #[test]
-    fn the_newest_wins_in_whatever_order_copies_are_read() {
-        let mut settings = Settings::default();
-        settings.apply(&setting("a", Some(b"2"), 2), 5);
-        assert_eq!(settings.apply(&setting("a", Some(b"1"), 1), 6), Applied::Old);
-        assert_eq!(settings.get("a").map(|value| &value[..]), Some(&b"2"[..]));
-        assert_eq!(
-            settings.apply(&setting("a", None, 3), 7),
-            Applied::Counts {
-                live: false,
-                instead_of: Some(5)
-            }
-        );
-        assert_eq!((settings.get("a"), settings.iter().count()), (None, 0));
+    fn live() -> Live {
+        let mut live = Live::new(crate::hash::Seed(1));
+        for _ in 0..10 {
+            live.add_segment();
+        }
+        live
     }
 
     #[test]
-    fn a_removal_is_remembered_as_long_as_an_older_copy_can_come_back() {
-        let mut settings = Settings::default();
-        settings.apply(&setting("a", Some(b"1"), 1), 1);
-        settings.apply(&setting("a", None, 2), 2);
-        settings.segment_gone(1);
-        assert_eq!(settings.entries.len(), 1, "its own segment is there");
-        settings.segment_gone(2);
+    fn the_newest_wins_in_whatever_order_copies_are_read() {
+        let (mut settings, mut live) = (Settings::default(), live());
+        settings.apply(&setting("a", Some(b"2"), 2), 5, &mut live);
+        settings.apply(&setting("a", Some(b"1"), 1), 6, &mut live);
+        assert_eq!(settings.get("a").map(|value| &value[..]), Some(&b"2"[..]));
+        assert!(live.bytes(5) > 0 && live.bytes(6) == 0);
+        settings.apply(&setting("a", None, 3), 7, &mut live);
+        assert_eq!((settings.get("a"), settings.iter().count()), (None, 0));
+        assert!(live.bytes(5) == 0 && live.bytes(7) > 0);
+    }
+
+    #[test]
+    fn a_removal_is_live_as_long_as_an_older_copy_can_come_back() {
+        let (mut settings, mut live) = (Settings::default(), live());
+        settings.apply(&setting("a", Some(b"1"), 1), 1, &mut live);
+        settings.apply(&setting("a", None, 2), 2, &mut live);
+        assert!(live.bytes(2) > 0);
+        settings.segment_gone(1, &mut live);
+        assert_eq!((settings.entries.len(), live.bytes(2)), (1, 0));
+        settings.segment_gone(2, &mut live);
         assert_eq!((settings.entries.len(), settings.bytes), (0, 0));
     }
 
@@ -239,7 +250,7 @@ mod tests {
             let queued = settings.queue(&setting(&name, Some(&value), 0));
             if count % 2 == 0 {
                 settings.unqueue(&queued);
-                settings.apply(&queued, 1);
+                settings.apply(&queued, 1, &mut live());
             }
             count += 1;
         }

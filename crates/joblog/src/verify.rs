@@ -43,11 +43,11 @@ pub struct Torn {
 pub fn verify<S: Storage>(storage: &S) -> Result<Verdict, OpenError> {
     let survey = survey(storage)?;
     let mut verdict = Verdict {
-        damages: survey.damages,
+        damages: survey.damages.clone(),
         ..Verdict::default()
     };
-    verdict.segments = u64::try_from(survey.chain.len()).unwrap_or(u64::MAX);
-    let ending = walk(&survey.chain, &mut verdict)?;
+    verdict.segments = u64::try_from(survey.chain.len() + survey.cold.len()).unwrap_or(u64::MAX);
+    let (ending, _) = walk(&survey, &mut verdict)?;
     verdict.clean = ending.clean;
     if let Some(last) = survey.chain.last()
         && ending.torn_to > ending.offset

@@ -181,6 +181,9 @@ fn written(record: &Record<'_>) -> Written {
         Record::Setting(setting) => {
             Written::Setting(setting.name.to_owned(), setting.value.map(Bytes::copy_from_slice))
         }
+        Record::Ended(_) | Record::Tries(_) | Record::Copied(_) => {
+            unreachable!("only copies have them, and nobody appends those")
+        }
         Record::Return(back) => Written::Return {
             id: back.id,
             cause: back.cause,

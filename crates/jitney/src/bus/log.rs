@@ -285,7 +285,7 @@ fn becomes_visible(record: &Record<'_>) -> Option<Event> {
         Record::Submit(submit) => Some(Event::Arrived(Box::new(arrival(submit)))),
         Record::Outcome(outcome) => Some(Event::Outcome(outcome.id)),
         Record::Setting(setting) => Some(Event::Setting(Box::new(Setting::of(setting)))),
-        Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_) => None,
+        _ => None,
     }
 }
 

@@ -235,7 +235,7 @@ impl Bus for MemoryBus {
                 Record::Submit(submit) => Some(self.take_submit(submit, record)),
                 Record::Outcome(outcome) => self.take_outcome(outcome, record),
                 Record::Setting(setting) => Some(Event::Setting(Box::new(Setting::of(setting)))),
-                Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_) => None,
+                _ => None,
             };
             self.events.extend(event);
         }

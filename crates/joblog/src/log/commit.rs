@@ -123,7 +123,7 @@ impl<S: Storage> Commit<S> {
 }
 
 /// Writes a frame; if the disk is full, makes sure that what was written of it never comes back.
-fn write_or_cut<F: File>(file: &F, frame: &[u8], offset: u64) -> io::Result<()> {
+pub(super) fn write_or_cut<F: File>(file: &F, frame: &[u8], offset: u64) -> io::Result<()> {
     let Err(error) = file.write_at(frame, offset) else {
         return Ok(());
     };

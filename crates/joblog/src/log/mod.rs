@@ -9,9 +9,12 @@
 mod api;
 mod chore;
 mod commit;
+mod copy;
 mod groups;
 mod progress;
+mod segments;
 mod space;
+mod tries;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +26,10 @@ pub use api::{
 pub use chore::Chore;
 pub(crate) use chore::fill;
 pub use commit::Commit;
+pub(crate) use segments::Segments;
 pub(crate) use space::{Spare, Spares};
+
+use copy::Copying;
 
 use crate::cache::Cache;
 use crate::ids::{JobId, WallMs};
@@ -31,6 +37,7 @@ use crate::index::{Index, Place};
 use crate::record::{IdempotencyKey, Record};
 use crate::recovery::{self, OpenError, Start};
 use crate::replay::{Drain, Recovered};
+use crate::segment::Stream;
 use crate::settings::Settings;
 use crate::storage::{File, Storage};
 use crate::time::{Mono, Now};
@@ -44,10 +51,8 @@ pub struct Log<S: Storage> {
     options: Options,
     random: RandomSource,
     identity: Identity,
-    /// From the oldest to the one that is written to.
-    segments: VecDeque<Segment<S::File>>,
-    /// The slot of the first of them.
-    first_slot: u32,
+    /// By slot, from the first on; those of both streams.
+    segments: Segments<S::File>,
     tail: Tail,
     lsn: Lsn,
     /// Groups that wait to be committed; appends go into the last.
@@ -57,9 +62,10 @@ pub struct Log<S: Storage> {
     unsynced: VecDeque<progress::Written>,
     index: Index,
     settings: Settings,
+    copying: Copying<S::File>,
     cache: Cache,
     spares: Spares<S::File>,
-    chore: Option<chore::Running>,
+    chore: Option<chore::Running<S::File>>,
     progress: VecDeque<Progress>,
     next_ticket: u64,
     closing: Closing,
@@ -88,14 +94,26 @@ pub(crate) struct Identity {
 /// A segment file.
 pub(crate) struct Segment<F> {
     pub(crate) name: String,
+    pub(crate) number: u64,
+    pub(crate) epoch: u64,
+    pub(crate) stream: Stream,
+    /// The first LSN, of its own stream.
+    pub(crate) first_lsn: u64,
     pub(crate) file: Arc<F>,
     /// Bytes on disk, as far as known.
     pub(crate) bytes: u64,
+    /// The records that this process copied into it, bytes, for a cold segment: copied again before half of them are
+    /// dead it might look no better than before, for ever.
+    pub(crate) copied: Option<u64>,
+    /// It is damaged: it stays for the next start to name, and for a person to look at.
+    pub(crate) stays: bool,
 }
 
 /// Where the last segment is written to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
+    /// The segment.
+    pub(crate) slot: u32,
     pub(crate) epoch: u64,
     /// Where the next frame goes.
     pub(crate) offset: u64,
@@ -151,6 +169,7 @@ impl<S: Storage> Log<S> {
             segments,
             tail,
             lsn,
+            cold_lsn,
             spares,
             index,
             settings,
@@ -164,7 +183,6 @@ impl<S: Storage> Log<S> {
             random,
             identity,
             segments,
-            first_slot: 0,
             tail,
             lsn,
             queue: VecDeque::new(),
@@ -172,6 +190,7 @@ impl<S: Storage> Log<S> {
             unsynced: VecDeque::new(),
             index,
             settings,
+            copying: Copying::new(cold_lsn),
             cache,
             spares,
             chore: None,
@@ -225,12 +244,12 @@ impl<S: Storage> Log<S> {
         if self.poisoned.is_some() || self.closing == Closing::Done {
             return None;
         }
-        let full = if self.chore.is_none() {
-            self.spares.next_timer()
+        let (full, copy) = if self.chore.is_none() {
+            (self.spares.next_timer(), self.copying.next_timer(self.now.mono))
         } else {
-            None
+            (None, None)
         };
-        [full, self.mark_at(), self.index.next_timer()]
+        [full, copy, self.mark_at(), self.index.next_timer()]
             .into_iter()
             .flatten()
             .min()
@@ -293,7 +312,7 @@ impl<S: Storage> Log<S> {
     pub fn usage(&self) -> Usage {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let counts = self.index.counts();
-        let segments: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
+        let segments: u64 = self.segments.iter().map(|(_, segment)| segment.bytes).sum();
         let spares = count(self.spares.ready().len()) * self.options.segment_bytes;
         Usage {
             unsettled: count(self.index.unsettled()),
@@ -320,11 +339,7 @@ impl<S: Storage> Log<S> {
         if let Some(slice) = self.cache.get(place) {
             return Ok(slice);
         }
-        let at = place
-            .slot
-            .checked_sub(self.first_slot)
-            .and_then(|at| usize::try_from(at).ok());
-        let Some(segment) = at.and_then(|at| self.segments.get(at)) else {
+        let Some(segment) = self.segments.get(place.slot) else {
             return Err(ReadError::new(
                 "no segment",
                 place.offset,
@@ -342,10 +357,10 @@ impl<S: Storage> Log<S> {
         Ok(Slice::new(Arc::new(bytes), 0..length))
     }
 
-    /// The hot segment's slot.
-    fn tail_slot(&self) -> u32 {
-        let behind_first = u32::try_from(self.segments.len() - 1).expect("segments are counted in 32 bits");
-        self.first_slot + behind_first
+    /// The segment that new records go to.
+    fn hot(&self) -> &Segment<S::File> {
+        let hot = self.segments.get(self.tail.slot);
+        hot.expect("the segment that is written to is never let go")
     }
 
     fn room_found(&mut self) {

@@ -10,7 +10,7 @@ use super::{Closing, Durability, Failure, Log, Progress, Segment, Tail};
 use crate::frame::{self, Head, Kind};
 use crate::index::Place;
 use crate::record::{Record, Records};
-use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, segment_name};
+use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, Stream, segment_name};
 use crate::storage::{File, Storage};
 use crate::time::{Mono, Now};
 
@@ -34,6 +34,7 @@ pub(super) struct InFlight<F> {
 struct Next<F> {
     spare: Spare<F>,
     name: String,
+    number: u64,
     epoch: u64,
     /// The LSN of the old segment's end frame, if this commit writes it.
     end_lsn: Option<u64>,
@@ -137,10 +138,7 @@ impl<S: Storage> Log<S> {
 
     /// Whether a frame of so many bytes goes into another segment.
     pub(super) fn needs_switch(&self, bytes: u64) -> bool {
-        let capacity = self
-            .segments
-            .back()
-            .map_or(0, |hot| hot.bytes.max(self.options.segment_bytes));
+        let capacity = self.hot().bytes.max(self.options.segment_bytes);
         self.tail.sealed || self.tail.exhausted || self.tail.offset + bytes + RESERVE_BYTES > capacity
     }
 
@@ -189,6 +187,7 @@ impl<S: Storage> Log<S> {
         Some(Next {
             spare,
             name: segment_name(number),
+            number,
             epoch: (self.random)(),
             end_lsn,
         })
@@ -216,7 +215,7 @@ impl<S: Storage> Log<S> {
         }
         .seal(&mut frame);
         let frame = Arc::new(frame);
-        let hot = self.segments.back().expect("a log has a segment");
+        let hot = self.hot();
         let (file, offset) = next.as_ref().map_or((&hot.file, self.tail.offset), |next| {
             (&next.spare.file, FRAMES_AT)
         });
@@ -248,7 +247,7 @@ impl<S: Storage> Log<S> {
 
     /// What happens on disk between the old segment and the new one, whose first LSN is `first_lsn`.
     fn switch(&self, next: &Next<S::File>, first_lsn: u64) -> Switch<S::File> {
-        let hot = self.segments.back().expect("a log has a segment");
+        let hot = self.hot();
         let end = next.end_lsn.map(|lsn| {
             let head = Head {
                 kind: Kind::End,
@@ -263,8 +262,9 @@ impl<S: Storage> Log<S> {
             }
         });
         let header = Header {
+            stream: Stream::Hot,
             boot: self.identity.boot,
-            number: self.identity.next_number - 1,
+            number: next.number,
             epoch: next.epoch,
             first_lsn,
             replaces: 0,
@@ -291,13 +291,20 @@ impl<S: Storage> Log<S> {
         }
         if commit.reached.begun() {
             let bytes = next.spare.file.len().unwrap_or(self.options.segment_bytes);
-            self.segments.push_back(Segment {
+            let slot = self.segments.push(Segment {
                 name: next.name,
+                number: next.number,
+                epoch: next.epoch,
+                stream: Stream::Hot,
+                first_lsn: commit.lsn,
                 file: next.spare.file,
                 bytes,
+                copied: None,
+                stays: false,
             });
-            self.index.add_segment();
+            self.index.live.add_segment();
             self.tail = Tail {
+                slot,
                 epoch: next.epoch,
                 offset: FRAMES_AT,
                 sealed: false,
@@ -311,9 +318,9 @@ impl<S: Storage> Log<S> {
 
     fn frame_written(&mut self, commit: InFlight<S::File>) {
         let bytes = commit.bytes();
-        let (slot, offset) = (self.tail_slot(), self.tail.offset);
+        let (slot, offset) = (self.tail.slot, self.tail.offset);
         self.tail.offset += bytes;
-        if let Some(hot) = self.segments.back_mut() {
+        if let Some(hot) = self.segments.get_mut(slot) {
             hot.bytes = hot.bytes.max(self.tail.offset);
         }
         self.lsn.next = commit.lsn + 1;
@@ -352,10 +359,7 @@ impl<S: Storage> Log<S> {
 
     /// The disk had no room, and the frame is cut. The segment takes no more.
     fn found_full(&mut self, commit: &InFlight<S::File>) {
-        self.tail.exhausted |= self
-            .segments
-            .back()
-            .is_some_and(|hot| Arc::ptr_eq(&hot.file, &commit.file));
+        self.tail.exhausted |= Arc::ptr_eq(&self.hot().file, &commit.file);
         self.lsn.last_frame_at = self.now.mono;
         self.fail_appends(
             records(&commit.frame, &commit.appends),
@@ -400,11 +404,17 @@ impl<S: Storage> Log<S> {
             }
             Ok(Record::Setting(setting)) => {
                 self.settings.unqueue(&setting);
-                let applied = self.settings.apply(&setting, place.slot);
-                self.index.setting(applied, place.slot);
+                self.settings.apply(&setting, place.slot, &mut self.index.live);
             }
-            // Leases and returns are read back at the next start only.
-            Ok(Record::Dispatch(_) | Record::Delivered(_) | Record::Return(_)) => {}
+            // Leases and returns are read back at the next start only; nobody appends what only copies have.
+            Ok(
+                Record::Dispatch(_)
+                | Record::Delivered(_)
+                | Record::Return(_)
+                | Record::Ended(_)
+                | Record::Tries(_)
+                | Record::Copied(_),
+            ) => {}
             Err(error) => unreachable!("this log encoded the record: {error}"),
         }
     }

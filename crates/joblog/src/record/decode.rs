@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::format::{self, FLAG, HEAD, TAG_HEAD, VERSION, error, fixed, kind};
 use super::{
-    Cause, Dispatch, End, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return, Setting, Submit,
+    Cause, Copied, Dispatch, End, Ended, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return,
+    Setting, Submit, Tries,
 };
 use crate::ids::{JobId, Priority, Token, WallMs};
 
@@ -95,6 +96,9 @@ impl<'a> Record<'a> {
             kind::OUTCOME => Self::Outcome(outcome(open)?),
             kind::RETURN => Self::Return(returned(open)?),
             kind::SETTING => Self::Setting(setting(open)?),
+            kind::ENDED => Self::Ended(ended(open)?),
+            kind::TRIES => Self::Tries(tries(open)?),
+            kind::COPIED => Self::Copied(copied(open)?),
             other => {
                 return Err(DecodeError::Newer {
                     kind: other,
@@ -212,9 +216,7 @@ fn submit(mut open: Open<'_>) -> Result<Submit<'_>, DecodeError> {
             tags::KEY => submit.key = Some(value.text("key")?),
             tags::LABEL => submit.labels.push(label(value)?),
             tags::IDEMPOTENCY => {
-                let scope = value.u64()?;
-                let hash = u128::from_le_bytes(value.number()?);
-                submit.idempotency = Some(IdempotencyKey { scope, hash });
+                submit.idempotency = Some(value.key()?);
             }
             tags::FINGERPRINT => submit.fingerprint = u128::from_le_bytes(value.number()?),
             tags::PARENT => {
@@ -351,6 +353,65 @@ fn setting(mut open: Open<'_>) -> Result<Setting<'_>, DecodeError> {
     Ok(Setting { name, value, version })
 }
 
+fn ended(mut open: Open<'_>) -> Result<Ended, DecodeError> {
+    use format::ended as tags;
+    open.check_fixed(fixed::ENDED)?;
+    let mut ended = Ended {
+        id: JobId(open.fixed.number()?),
+        finished: WallMs(open.fixed.u64()?),
+        end: end(open.fixed.u8()?)?,
+        reason: reason(open.fixed.u8()?)?,
+        client_id: open.fixed.u8()? & FLAG != 0,
+        idempotency: None,
+        fingerprint: 0,
+    };
+    while let Some((tag, mut value)) = open.tagged.tag()? {
+        match tag {
+            tags::IDEMPOTENCY => ended.idempotency = Some(value.key()?),
+            tags::FINGERPRINT => ended.fingerprint = u128::from_le_bytes(value.number()?),
+            _ => {}
+        }
+    }
+    Ok(ended)
+}
+
+fn tries(mut open: Open<'_>) -> Result<Tries, DecodeError> {
+    use format::tries as tags;
+    open.check_fixed(fixed::TRIES)?;
+    let id = JobId(open.fixed.number()?);
+    let token = open.fixed.token()?;
+    let deliveries = open.fixed.u32()?;
+    let counts = (open.fixed.u32()?, open.fixed.u32()?);
+    let flags = open.fixed.u8()?;
+    let mut tries = Tries {
+        id,
+        token,
+        deliveries,
+        counts: (flags & tags::RETURNED != 0).then_some(counts),
+        alone: flags & FLAG != 0,
+        held: flags & tags::HELD != 0,
+        spent: flags & tags::SPENT != 0,
+        started: None,
+        due: None,
+    };
+    while let Some((tag, mut value)) = open.tagged.tag()? {
+        match tag {
+            tags::DUE => tries.due = Some(WallMs(value.u64()?)),
+            tags::STARTED => tries.started = Some(WallMs(value.u64()?)),
+            _ => {}
+        }
+    }
+    Ok(tries)
+}
+
+fn copied(mut open: Open<'_>) -> Result<Copied, DecodeError> {
+    open.check_fixed(fixed::COPIED)?;
+    Ok(Copied {
+        source: open.fixed.u64()?,
+        origin: open.fixed.u64()?,
+    })
+}
+
 #[derive(Default)]
 struct ErrorTags<'a> {
     code: Option<&'a str>,
@@ -415,6 +476,13 @@ impl<'a> Fields<'a> {
             node: self.u64()?,
             epoch: self.u32()?,
             sequence: self.u64()?,
+        })
+    }
+
+    fn key(&mut self) -> Result<IdempotencyKey, DecodeError> {
+        Ok(IdempotencyKey {
+            scope: self.u64()?,
+            hash: u128::from_le_bytes(self.number()?),
         })
     }
 

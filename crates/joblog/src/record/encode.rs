@@ -1,7 +1,10 @@
 //! Records to bytes: each byte of a payload is copied once, into the frame.
 
 use super::format::{self, FLAG, HEAD, TAG_HEAD, VERSION, error, fixed, kind};
-use super::{Cause, Dispatch, End, ErrorFields, Outcome, Reason, Record, Return, Setting, Submit};
+use super::{
+    Cause, Copied, Dispatch, End, Ended, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return,
+    Setting, Submit, Tries,
+};
 use crate::ids::{Priority, Token};
 
 impl Record<'_> {
@@ -17,6 +20,9 @@ impl Record<'_> {
             Self::Outcome(outcome) => outcome.encode(out),
             Self::Return(returned) => returned.encode(out),
             Self::Setting(setting) => setting.encode(out),
+            Self::Ended(ended) => ended.encode(out),
+            Self::Tries(tries) => tries.encode(out),
+            Self::Copied(copied) => copied.encode(out),
         }
     }
 
@@ -46,7 +52,7 @@ impl Record<'_> {
                     + labels.sum::<usize>()
             }
             Self::Dispatch(d) => d.worker.len() + text(d.request_id) + d.jobs.len() * 16,
-            Self::Delivered(_) => 0,
+            Self::Delivered(_) | Self::Ended(_) | Self::Tries(_) | Self::Copied(_) => 0,
             Self::Outcome(o) => o.result.len() + text(o.content_type) + text(o.worker) + error_bytes(o.error),
             Self::Return(r) => error_bytes(r.error),
             Self::Setting(s) => s.name.len() + s.value.map_or(0, <[u8]>::len),
@@ -76,14 +82,11 @@ impl Submit<'_> {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(value.as_bytes());
         }
-        if let Some(key) = self.idempotency {
-            tag_head(out, tags::IDEMPOTENCY, 24);
-            out.extend_from_slice(&key.scope.to_le_bytes());
-            out.extend_from_slice(&key.hash.to_le_bytes());
-        }
-        if self.fingerprint != 0 {
-            tag(out, tags::FINGERPRINT, &self.fingerprint.to_le_bytes());
-        }
+        tag_identity(
+            out,
+            (tags::IDEMPOTENCY, self.idempotency),
+            (tags::FINGERPRINT, self.fingerprint),
+        );
         if let Some((parent, index)) = self.parent {
             tag_head(out, tags::PARENT, 20);
             out.extend_from_slice(&parent.0);
@@ -176,6 +179,56 @@ impl Setting<'_> {
     }
 }
 
+impl Ended {
+    fn encode(&self, out: &mut Vec<u8>) {
+        use format::ended as tags;
+        let start = begin(out, kind::ENDED, fixed::ENDED);
+        out.extend_from_slice(&self.id.0);
+        out.extend_from_slice(&self.finished.0.to_le_bytes());
+        out.push(end_code(self.end));
+        out.push(self.reason.map_or(0, reason_code));
+        out.push(flag(self.client_id));
+        tag_identity(
+            out,
+            (tags::IDEMPOTENCY, self.idempotency),
+            (tags::FINGERPRINT, self.fingerprint),
+        );
+        finish(out, start);
+    }
+}
+
+impl Tries {
+    fn encode(&self, out: &mut Vec<u8>) {
+        use format::tries as tags;
+        let start = begin(out, kind::TRIES, fixed::TRIES);
+        out.extend_from_slice(&self.id.0);
+        token(out, self.token);
+        let (attempts, crashes) = self.counts.unwrap_or_default();
+        out.extend_from_slice(&self.deliveries.to_le_bytes());
+        out.extend_from_slice(&attempts.to_le_bytes());
+        out.extend_from_slice(&crashes.to_le_bytes());
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        out.push(
+            flag(self.alone)
+                | bit(self.counts.is_some(), tags::RETURNED)
+                | bit(self.held, tags::HELD)
+                | bit(self.spent, tags::SPENT),
+        );
+        tag_number(out, tags::DUE, self.due.map(|at| at.0));
+        tag_number(out, tags::STARTED, self.started.map(|at| at.0));
+        finish(out, start);
+    }
+}
+
+impl Copied {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = begin(out, kind::COPIED, fixed::COPIED);
+        out.extend_from_slice(&self.source.to_le_bytes());
+        out.extend_from_slice(&self.origin.to_le_bytes());
+        finish(out, start);
+    }
+}
+
 /// Leaves room for length and CRC, which [`finish`] fills in.
 fn begin(out: &mut Vec<u8>, kind: u8, fixed: u16) -> usize {
     let start = out.len();
@@ -214,6 +267,21 @@ fn tag_text(out: &mut Vec<u8>, name: u8, value: Option<&str>) {
 fn tag_number(out: &mut Vec<u8>, name: u8, value: Option<u64>) {
     if let Some(value) = value {
         tag(out, name, &value.to_le_bytes());
+    }
+}
+
+fn tag_identity(
+    out: &mut Vec<u8>,
+    (key_tag, key): (u8, Option<IdempotencyKey>),
+    (fingerprint_tag, fingerprint): (u8, u128),
+) {
+    if let Some(key) = key {
+        tag_head(out, key_tag, 24);
+        out.extend_from_slice(&key.scope.to_le_bytes());
+        out.extend_from_slice(&key.hash.to_le_bytes());
+    }
+    if fingerprint != 0 {
+        tag(out, fingerprint_tag, &fingerprint.to_le_bytes());
     }
 }
 

@@ -16,6 +16,9 @@ pub(super) mod kind {
     pub(in crate::record) const OUTCOME: u8 = 4;
     pub(in crate::record) const RETURN: u8 = 5;
     pub(in crate::record) const SETTING: u8 = 6;
+    pub(in crate::record) const ENDED: u8 = 7;
+    pub(in crate::record) const TRIES: u8 = 8;
+    pub(in crate::record) const COPIED: u8 = 9;
 }
 
 /// Bytes of fixed fields.
@@ -26,6 +29,9 @@ pub(super) mod fixed {
     pub(in crate::record) const OUTCOME: u16 = 38;
     pub(in crate::record) const RETURN: u16 = 46;
     pub(in crate::record) const SETTING: u16 = 8;
+    pub(in crate::record) const ENDED: u16 = 27;
+    pub(in crate::record) const TRIES: u16 = 49;
+    pub(in crate::record) const COPIED: u16 = 16;
 }
 
 /// Bit 0 of a flags byte: `client_id` of a submit, `in_process` of a dispatch, `alone` of a return.
@@ -67,6 +73,20 @@ pub(super) mod error {
     pub(in crate::record) const CODE: u8 = 6;
     pub(in crate::record) const MESSAGE: u8 = 7;
     pub(in crate::record) const DATA: u8 = 8;
+}
+
+/// Further bits of the flags of a [`super::Tries`].
+pub(super) mod tries {
+    pub(in crate::record) const RETURNED: u8 = 2;
+    pub(in crate::record) const HELD: u8 = 4;
+    pub(in crate::record) const SPENT: u8 = 8;
+    pub(in crate::record) const DUE: u8 = 1;
+    pub(in crate::record) const STARTED: u8 = 2;
+}
+
+pub(super) mod ended {
+    pub(in crate::record) const IDEMPOTENCY: u8 = 1;
+    pub(in crate::record) const FINGERPRINT: u8 = 2;
 }
 
 pub(super) mod setting {

@@ -29,6 +29,12 @@ pub enum Record<'a> {
     Return(Return<'a>),
     /// A name was given a value that outlives restarts, or lost it.
     Setting(Setting<'a>),
+    /// A job ended, and its result is not kept any more. Only copies have it.
+    Ended(Ended),
+    /// What happened to an unsettled job in one segment, in sum. Only copies have it.
+    Tries(Tries),
+    /// The records that follow in this frame are copies. Only copies have it.
+    Copied(Copied),
 }
 
 /// A job as it was accepted.
@@ -203,6 +209,58 @@ pub struct Setting<'a> {
     pub version: u64,
 }
 
+/// A job that ended, without its result: what recognises a repeat of its submit, and what keeps a submit that is
+/// still on disk from coming back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The job.
+    pub id: JobId,
+    /// When it ended.
+    pub finished: WallMs,
+    /// How it ended.
+    pub end: End,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Whether the caller chose `id`. With this or a key the record stands for the submit, too.
+    pub client_id: bool,
+    /// The idempotency key that the submit came with.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The submit's fingerprint.
+    pub fingerprint: u128,
+}
+
+/// The dispatches and returns of an unsettled job from its first dispatch in a segment on, in sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// The job.
+    pub id: JobId,
+    /// The last lease.
+    pub token: Token,
+    /// How often it was handed out, batches that never reached their worker not counted.
+    pub deliveries: u32,
+    /// The tries and crashes so far as the last return tells them; `None` without a return.
+    pub counts: Option<(u32, u32)>,
+    /// Whether a return said that it must travel alone.
+    pub alone: bool,
+    /// Whether the lease still holds it.
+    pub held: bool,
+    /// Whether a settle under the lease sent it back.
+    pub spent: bool,
+    /// When it was first handed out.
+    pub started: Option<WallMs>,
+    /// Not before this instant.
+    pub due: Option<WallMs>,
+}
+
+/// Where copies come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The number of the segment that they were copied from. While it is there they do not count.
+    pub source: u64,
+    /// The first LSN of the hot segment that they were first written to: their place in the order of the log.
+    pub origin: u64,
+}
+
 /// What ended a lease on a job without settling it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -240,6 +298,14 @@ impl Submit<'_> {
 
     /// Whether a repeat of this submit is answered by this job: it came with an idempotency key, or
     /// with an id of its caller's.
+    #[must_use]
+    pub const fn has_identity(&self) -> bool {
+        self.client_id || self.idempotency.is_some()
+    }
+}
+
+impl Ended {
+    /// Whether it recognises a repeat of the submit.
     #[must_use]
     pub const fn has_identity(&self) -> bool {
         self.client_id || self.idempotency.is_some()

@@ -101,6 +101,51 @@ fn setting(p: &Parts) -> Record<'_> {
     })
 }
 
+fn tries(p: &Parts) -> Record<'_> {
+    Record::Tries(Tries {
+        id: JobId(p.id),
+        token: p.token,
+        deliveries: p.counts.2,
+        counts: p.flag.then_some((p.counts.0, p.counts.1)),
+        alone: p.code.is_multiple_of(2),
+        held: p.code.is_multiple_of(3),
+        spent: p.code.is_multiple_of(5),
+        started: p.number.map(WallMs),
+        due: p.number.map(WallMs),
+    })
+}
+
+fn ended(p: &Parts) -> Record<'_> {
+    Record::Ended(Ended {
+        id: JobId(p.id),
+        finished: WallMs(p.token.node),
+        end: End::Failed,
+        reason: REASONS[p.code % 6],
+        client_id: p.flag,
+        idempotency: p.key.map(|(scope, hash)| IdempotencyKey { scope, hash }),
+        fingerprint: p.key.map_or(0, |(_, hash)| hash),
+    })
+}
+
+fn dispatch(p: &Parts) -> Dispatch<'_> {
+    Dispatch {
+        token: p.token,
+        worker: &p.names.0,
+        in_process: p.flag,
+        request_id: p.optional_text.as_deref(),
+        term_ms: p.token.sequence,
+        granted: WallMs(p.token.node),
+        jobs: p.jobs.iter().map(|id| JobId(*id)).collect(),
+    }
+}
+
+fn copied(p: &Parts) -> Record<'_> {
+    Record::Copied(Copied {
+        source: p.token.node,
+        origin: p.token.sequence,
+    })
+}
+
 /// One record of every kind.
 fn records(p: &Parts) -> Vec<Record<'_>> {
     let error = p.optional_text.as_deref().map(|code| ErrorFields {
@@ -128,15 +173,7 @@ fn records(p: &Parts) -> Vec<Record<'_>> {
         sequence: p.token.sequence,
         accepted: WallMs(p.token.node),
     };
-    let dispatch = Dispatch {
-        token: p.token,
-        worker: &p.names.0,
-        in_process: p.flag,
-        request_id: p.optional_text.as_deref(),
-        term_ms: p.token.sequence,
-        granted: WallMs(p.token.node),
-        jobs: p.jobs.iter().map(|id| JobId(*id)).collect(),
-    };
+    let dispatch = dispatch(p);
     let outcome = Outcome {
         id: JobId(p.id),
         end: [End::Ok, End::Error, End::Failed][p.code % 3],
@@ -170,6 +207,9 @@ fn records(p: &Parts) -> Vec<Record<'_>> {
         Record::Outcome(outcome),
         Record::Return(returned),
         setting(p),
+        ended(p),
+        tries(p),
+        copied(p),
     ]
 }
 
@@ -201,7 +241,7 @@ proptest! {
         let _ = Records::new(&bytes).count();
         let _ = Record::decode(&bytes);
         if bytes.len() >= 12 {
-            bytes[8] = 1 + bytes[8] % 6;
+            bytes[8] = 1 + bytes[8] % 9;
             bytes[9] = 1;
             bytes[11] = 0;
             reseal(&mut bytes);

@@ -3,15 +3,15 @@
 //! The last segment is copied even if it is sealed. A sync that failed leaves frames that can be read until the
 //! power goes, and then are gone; whether that happened before this start nobody can tell.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use super::cold::{self, Cold};
 use super::survey::{Found, Leftover, Survey};
 use super::{Cut, Ending, OpenError};
 use crate::frame::{self, Head, Kind, Reader, Slot};
-use crate::log::{Identity, Options, RandomSource, Segment, Spare, Spares, Tail, fill};
-use crate::segment::{FRAMES_AT, Header, cut_name, filling_name, segment_name, spare_name};
+use crate::log::{Identity, Options, RandomSource, Segment, Segments, Spare, Spares, Tail, fill};
+use crate::segment::{FRAMES_AT, Header, Stream, cut_name, filling_name, segment_name, spare_name};
 use crate::storage::{File, Storage};
 
 /// So much of the very first segment is pre-written: enough for the time until the first spares are ready,
@@ -26,7 +26,7 @@ const COPY_BYTES: usize = 1 << 20;
 
 pub(super) struct Begun<F> {
     pub(super) identity: Identity,
-    pub(super) segments: VecDeque<Segment<F>>,
+    pub(super) segments: Segments<F>,
     pub(super) tail: Tail,
     pub(super) next_lsn: u64,
     pub(super) spares: Spares<F>,
@@ -39,16 +39,18 @@ pub(super) fn begin<S: Storage>(
     options: &Options,
     random: &mut RandomSource,
     mut survey: Survey<S::File>,
-    ending: &Ending,
+    (ending, cold): (&Ending, &Cold),
     last_sequence: u64,
 ) -> Result<Begun<S::File>, OpenError> {
     for name in &survey.filling {
         storage.remove(name).map_err(|error| OpenError::io(name, error))?;
     }
     let cut = keep_cut(storage, &survey, ending)?;
+    end_cold(&mut survey, cold)?;
     let last = survey.chain.pop();
     let number = survey.last_number + 1;
     let header = Header {
+        stream: Stream::Hot,
         boot: survey.last_boot + 1,
         number,
         epoch: random(),
@@ -70,12 +72,9 @@ pub(super) fn begin<S: Storage>(
         });
     }
     let spares = keep_spares(storage, options, &mut survey)?;
-    let mut segments = VecDeque::new();
-    let earlier = survey.chain.into_iter().map(|found| (found.name, found.file));
-    for (name, file) in earlier.chain([(name, file)]) {
-        let bytes = file.len().map_err(|error| OpenError::io(&name, error))?;
-        segments.push_back(Segment { name, file, bytes });
-    }
+    let slot = u32::try_from(survey.chain.len()).expect("segments are counted in 32 bits");
+    let begun = Found { name, file, header };
+    let segments = list(survey.chain.into_iter().chain([begun]).chain(survey.cold))?;
     let identity = Identity {
         node: header.node,
         boot: header.boot,
@@ -83,6 +82,7 @@ pub(super) fn begin<S: Storage>(
         last_sequence,
     };
     let tail = Tail {
+        slot,
         epoch: header.epoch,
         offset,
         sealed: false,
@@ -96,6 +96,41 @@ pub(super) fn begin<S: Storage>(
         spares,
         cut,
     })
+}
+
+/// The segments by slot: the hot ones, then the cold ones.
+fn list<F: File>(all: impl Iterator<Item = Found<F>>) -> Result<Segments<F>, OpenError> {
+    let mut segments = Segments::new();
+    for found in all {
+        let Found { name, file, header } = found;
+        let bytes = file.len().map_err(|error| OpenError::io(&name, error))?;
+        segments.push(Segment {
+            name,
+            number: header.number,
+            epoch: header.epoch,
+            stream: header.stream,
+            first_lsn: header.first_lsn,
+            file,
+            bytes,
+            copied: None,
+            stays: false,
+        });
+    }
+    Ok(segments)
+}
+
+/// The cold segments take no more frames: the next copy begins another. What does not count in the last of them must
+/// never count, so an end frame is put before it; if nothing in it counts, its file is free.
+fn end_cold<F: File>(survey: &mut Survey<F>, cold: &Cold) -> Result<(), OpenError> {
+    if cold.last_is_free
+        && let Some(Found { name, file, .. }) = survey.cold.pop()
+    {
+        survey.leftovers.push(Leftover { name, file });
+    }
+    if let (Some(open), Some(last)) = (cold.open, survey.cold.last()) {
+        cold::end(last, open).map_err(|error| OpenError::io(&last.name, error))?;
+    }
+    Ok(())
 }
 
 /// Gives a file its header, then the segment's name, each durable before the next step: what goes wrong with a

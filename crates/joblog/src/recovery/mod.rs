@@ -5,21 +5,21 @@
 //! docs/log_format.md section 6 proves that it was never synced.
 
 mod begin;
+mod cold;
 mod survey;
 mod walk;
 
-use std::collections::VecDeque;
 use std::{error, fmt, io};
 
 use crate::index::{Index, Place, Submitted};
-use crate::log::{Identity, Lsn, Options, RandomSource, Segment, Spares, Tail, age_ms};
+use crate::log::{Identity, Lsn, Options, RandomSource, Segments, Spares, Tail, age_ms};
 use crate::record::Record;
 use crate::replay::{Drain, Replay};
 use crate::settings::Settings;
 use crate::storage::Storage;
 use crate::time::Now;
 
-pub(crate) use survey::{Survey, survey, survey_as};
+pub(crate) use survey::{Found, Survey, survey, survey_as};
 pub(crate) use walk::{Ending, Visitor, walk};
 
 /// What a start found, for people.
@@ -133,12 +133,39 @@ impl OpenError {
     }
 }
 
+impl Report {
+    /// Takes over what the index counted.
+    fn count(&mut self, index: &Index) {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.unsettled = count(index.unsettled());
+        self.results = count(index.results());
+        self.outcomes_ignored = index.counts().outcomes_ignored;
+        self.submits_ignored = index.counts().submits_ignored;
+    }
+}
+
+/// Looks for damage in the cold segments.
+pub(crate) fn check_cold<F: crate::storage::File>(survey: &Survey<F>) -> Result<(), OpenError> {
+    struct Strict;
+    impl Visitor for Strict {
+        fn segment(&mut self, _: u32) {}
+        fn frame(&mut self) {}
+        fn record(&mut self, _: &Record<'_>, _: u64, _: usize) {}
+        fn damage(&mut self, damage: Damage) -> Result<(), OpenError> {
+            Err(OpenError::Damaged(damage))
+        }
+    }
+    cold::read(&survey.cold, &survey.numbers(), &mut Strict).map(|_| ())
+}
+
 /// Everything that a log starts with.
 pub(crate) struct Start<S: Storage> {
     pub(crate) identity: Identity,
-    pub(crate) segments: VecDeque<Segment<S::File>>,
+    pub(crate) segments: Segments<S::File>,
     pub(crate) tail: Tail,
     pub(crate) lsn: Lsn,
+    /// The LSN of the next cold frame.
+    pub(crate) cold_lsn: u64,
     pub(crate) spares: Spares<S::File>,
     pub(crate) index: Index,
     pub(crate) settings: Settings,
@@ -157,18 +184,28 @@ pub(crate) fn start<S: Storage>(
     if let Some(damage) = survey.damages.first() {
         return Err(OpenError::Damaged(damage.clone()));
     }
-    let mut visitor = Rebuild::new(options, random(), survey.chain.len(), now);
-    let ending = walk(&survey.chain, &mut visitor)?;
+    let hot = walk::cold_slots(&survey.chain);
+    let mut visitor = Rebuild::new(options, random(), (hot, survey.cold.len()), now);
+    let (ending, copies) = walk(&survey, &mut visitor)?;
     let Rebuild {
         mut index,
+        slots,
         settings,
         replay,
         mut report,
         ..
     } = visitor;
-    let earlier = survey.chain.iter().map(|found| found.header.sequence).max();
+    let headers = survey.chain.iter().chain(&survey.cold);
+    let earlier = headers.map(|found| found.header.sequence).max();
     let last_sequence = replay.last_sequence().max(earlier.unwrap_or(0));
-    let started = begin::begin(storage, options, random, survey, &ending, last_sequence)?;
+    let started = begin::begin(
+        storage,
+        options,
+        random,
+        survey,
+        (&ending, &copies),
+        last_sequence,
+    )?;
     let begin::Begun {
         identity,
         segments,
@@ -177,24 +214,20 @@ pub(crate) fn start<S: Storage>(
         spares,
         cut,
     } = started;
-    for _ in index.segments()..segments.len() {
-        index.add_segment();
+    // A cold segment that was free is not there any more.
+    for _ in segments.next_slot()..slots {
+        index.live.drop_last_segment();
     }
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     report.boot = identity.boot;
     report.clean = ending.clean;
     report.cut = cut;
-    report.unsettled = count(index.unsettled());
-    report.results = count(index.results());
-    report.outcomes_ignored = index.counts().outcomes_ignored;
-    report.submits_ignored = index.counts().submits_ignored;
     report.last_sequence = last_sequence;
+    report.count(&index);
     // Every record has a witness: the copy frame, or the header, which is younger than its predecessor's end.
-    let (durable, witnessed) = (next_lsn - 1, next_lsn - 1);
     let lsn = Lsn {
         next: next_lsn,
-        durable,
-        witnessed,
+        durable: next_lsn - 1,
+        witnessed: next_lsn - 1,
         last_records: 0,
         last_frame_at: now.mono,
     };
@@ -203,6 +236,7 @@ pub(crate) fn start<S: Storage>(
         segments,
         tail,
         lsn,
+        cold_lsn: copies.next_lsn,
         spares,
         index,
         settings,
@@ -218,23 +252,46 @@ struct Rebuild {
     replay: Replay,
     report: Report,
     slot: u32,
+    /// The slot of the first cold segment.
+    cold_from: u32,
+    /// How many slots there are.
+    slots: u32,
     now: Now,
 }
 
 impl Rebuild {
-    fn new(options: &Options, seed: u64, segments: usize, now: Now) -> Self {
+    fn new(options: &Options, seed: u64, (hot, cold): (usize, usize), now: Now) -> Self {
         let mut index = Index::new(options, seed);
-        for _ in 0..segments {
-            index.add_segment();
+        for _ in 0..hot + cold {
+            index.live.add_segment();
         }
+        let count = |count: usize| u32::try_from(count).expect("segments are counted in 32 bits");
         Self {
             index,
             settings: Settings::default(),
             replay: Replay::new(seed),
             report: Report::default(),
             slot: 0,
+            cold_from: count(hot),
+            slots: count(hot + cold),
             now,
         }
+    }
+}
+
+impl Rebuild {
+    /// Copies of dispatches and returns are live until somebody finds otherwise.
+    fn count_facts(&mut self, record: &Record<'_>, place: Place) {
+        let jobs = match record {
+            _ if self.slot < self.cold_from => return,
+            Record::Dispatch(dispatch) => dispatch.jobs.len(),
+            Record::Delivered(_) | Record::Return(_) | Record::Tries(_) => 1,
+            _ => return,
+        };
+        let jobs = u64::try_from(jobs).unwrap_or(u64::MAX);
+        self.index
+            .live
+            .facts_copied(place.slot, u64::from(place.bytes), jobs);
     }
 }
 
@@ -254,6 +311,7 @@ impl Visitor for Rebuild {
             offset: u32::try_from(offset).unwrap_or(u32::MAX),
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
         };
+        self.count_facts(record, place);
         match record {
             Record::Submit(submit) => {
                 if self.index.submit(submit, place) == Submitted::New {
@@ -270,9 +328,15 @@ impl Visitor for Rebuild {
             Record::Delivered(token) => self.replay.delivered(*token),
             Record::Return(returned) => self.replay.returned(returned),
             Record::Setting(setting) => {
-                let applied = self.settings.apply(setting, place.slot);
-                self.index.setting(applied, place.slot);
+                self.settings.apply(setting, place.slot, &mut self.index.live);
             }
+            Record::Ended(ended) => {
+                let age = age_ms(ended.finished, self.now);
+                self.index.ended(ended, place, age, self.now);
+                self.replay.settled(ended.id);
+            }
+            Record::Tries(tries) => self.replay.tries(tries),
+            Record::Copied(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Damage, OpenError};
 use crate::frame::{Kind, Reader};
-use crate::segment::{self, FRAMES_AT, Header, Name, State};
+use crate::segment::{self, FRAMES_AT, Header, Name, State, Stream};
 use crate::storage::{File, Storage};
 
 /// A begun segment.
@@ -22,8 +22,10 @@ pub(crate) struct Leftover<F> {
 }
 
 pub(crate) struct Survey<F> {
-    /// The log, in order.
+    /// The hot segments, in order.
     pub(crate) chain: Vec<Found<F>>,
+    /// The cold segments, in order.
+    pub(crate) cold: Vec<Found<F>>,
     /// Replaced segments, incomplete copies, segments that were never begun: free to be used again.
     pub(crate) leftovers: Vec<Leftover<F>>,
     pub(crate) spares: Vec<Leftover<F>>,
@@ -59,6 +61,7 @@ pub(crate) fn survey_as<S: Storage>(
     names.sort_unstable();
     let mut survey = Survey {
         chain: Vec::new(),
+        cold: Vec::new(),
         leftovers: Vec::new(),
         spares: Vec::new(),
         filling: Vec::new(),
@@ -132,7 +135,16 @@ impl<F: File> Survey<F> {
             });
             return;
         }
-        self.chain.push(found);
+        match found.header.stream {
+            Stream::Hot => self.chain.push(found),
+            Stream::Cold => self.cold.push(found),
+        }
+    }
+
+    /// The numbers of all begun segments.
+    pub(crate) fn numbers(&self) -> BTreeSet<u64> {
+        let all = self.chain.iter().chain(&self.cold);
+        all.map(|found| found.header.number).collect()
     }
 
     /// A last segment that replaces one that is still there counts only if its copy is complete.

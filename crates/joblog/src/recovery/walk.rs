@@ -1,6 +1,7 @@
 //! Reads the log's frames in order, and decides where it ends.
 
-use super::survey::Found;
+use super::cold::{self, Cold};
+use super::survey::{Found, Survey};
 use super::{Damage, OpenError};
 use crate::frame::{self, Frame, Kind, Reader, Slot};
 use crate::record::{DecodeError, Record, Records};
@@ -32,8 +33,14 @@ pub(crate) struct Ending {
     pub(crate) clean: bool,
 }
 
-/// Reads all segments of the chain.
-pub(crate) fn walk<F: File>(chain: &[Found<F>], visitor: &mut impl Visitor) -> Result<Ending, OpenError> {
+/// Reads all segments: the hot ones in order, and each frame of copies where its records were first written.
+pub(crate) fn walk<F: File>(
+    survey: &Survey<F>,
+    visitor: &mut impl Visitor,
+) -> Result<(Ending, Cold), OpenError> {
+    let Survey { chain, cold, .. } = survey;
+    let copies = cold::read(cold, &survey.numbers(), visitor)?;
+    let mut waiting = copies.frames.iter().peekable();
     let mut ending = Ending {
         next_lsn: 1,
         offset: FRAMES_AT,
@@ -42,15 +49,34 @@ pub(crate) fn walk<F: File>(chain: &[Found<F>], visitor: &mut impl Visitor) -> R
     };
     for (index, found) in chain.iter().enumerate() {
         let first = found.header.first_lsn;
-        // The oldest that is left may start anywhere: retention took what was before.
-        if index > 0 && first != ending.next_lsn {
+        // The oldest that is left may start anywhere: retention took what was before. Where there are copies any
+        // segment may be gone.
+        let gap = first > ending.next_lsn && !cold.is_empty();
+        if index > 0 && first != ending.next_lsn && !gap {
             let what = format!("it starts with LSN {first}, but {} comes next", ending.next_lsn);
             visitor.damage(damage(found, 32, what))?;
         }
-        visitor.segment(u32::try_from(index).expect("segments are counted in 32 bits"));
+        while let Some(frame) = waiting.next_if(|frame| frame.origin < first) {
+            visitor.segment(slot_of(cold_slots(chain) + frame.segment));
+            cold::visit(&cold[frame.segment], frame, visitor)?;
+        }
+        visitor.segment(slot_of(index));
         ending = walk_segment(found, index + 1 == chain.len(), visitor)?;
     }
-    Ok(ending)
+    for frame in waiting {
+        visitor.segment(slot_of(cold_slots(chain) + frame.segment));
+        cold::visit(&cold[frame.segment], frame, visitor)?;
+    }
+    Ok((ending, copies))
+}
+
+/// The slot of the first cold segment: there is one hot segment at least, once the start is over.
+pub(crate) fn cold_slots<F>(chain: &[Found<F>]) -> usize {
+    chain.len().max(1)
+}
+
+fn slot_of(index: usize) -> u32 {
+    u32::try_from(index).expect("segments are counted in 32 bits")
 }
 
 fn walk_segment<F: File>(
@@ -124,7 +150,7 @@ fn damage<F>(found: &Found<F>, offset: u64, what: String) -> Damage {
     }
 }
 
-fn show_records<F>(
+pub(super) fn show_records<F>(
     found: &Found<F>,
     frame: &Frame<'_>,
     offset: u64,

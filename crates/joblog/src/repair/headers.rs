@@ -10,7 +10,7 @@ use super::salvage::token;
 use crate::frame::{Reader, Slot};
 use crate::record::{Record, Records};
 use crate::recovery::OpenError;
-use crate::segment::{self, FRAMES_AT, Header, Name, State};
+use crate::segment::{self, FRAMES_AT, Header, Name, State, Stream};
 use crate::storage::{File, Storage};
 
 /// What is to be done about a segment whose header cannot be used.
@@ -29,6 +29,8 @@ pub(super) enum Mended {
 /// What the frames of a segment say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Frames {
+    /// It holds copies.
+    copies: bool,
     epoch: u64,
     first_lsn: u64,
     /// A frame stands where the first must.
@@ -120,7 +122,7 @@ fn judge(
     // A copy has the LSNs of its original. Whether either is read any more, the survey decides.
     let original = good
         .range(..number)
-        .rfind(|(_, header)| header.first_lsn == frames.first_lsn)
+        .rfind(|(_, header)| header.stream == frames.stream() && header.first_lsn == frames.first_lsn)
         .map(|(number, _)| *number);
     // Each start makes a segment, so there were at most as many starts as there are numbers.
     let starts = |numbers: u64| u32::try_from(numbers).unwrap_or(u32::MAX / 2);
@@ -131,6 +133,7 @@ fn judge(
     let boot = after.map_or(most, |after| most.min(after.boot)).max(frames.boot);
     let node = before.or(after).map(|header| header.node).or(frames.node);
     let header = Header {
+        stream: frames.stream(),
         boot,
         number,
         epoch: frames.epoch,
@@ -176,11 +179,17 @@ fn frames<F: File>(file: &F) -> std::io::Result<Option<Frames>> {
 }
 
 impl Frames {
+    /// Only cold segments say where their records come from.
+    const fn stream(&self) -> Stream {
+        if self.copies { Stream::Cold } else { Stream::Hot }
+    }
+
     fn take_records(&mut self, records: &[u8]) {
         for (_, bytes) in Records::new(records).flatten() {
             let Ok(record) = Record::decode(bytes) else {
                 continue;
             };
+            self.copies |= matches!(record, Record::Copied(_));
             if let Record::Submit(submit) = &record {
                 self.sequence = self.sequence.max(submit.sequence);
             }

@@ -34,7 +34,7 @@ struct Seen {
 /// Reads what stays, and compares it with what is lost.
 pub(super) fn count<F: File>(plan: &Plan, survey: &Survey<F>) -> Result<Jobs, OpenError> {
     let mut seen = Seen::default();
-    for found in &survey.chain {
+    for found in survey.cold.iter().chain(&survey.chain) {
         let failed = |error| OpenError::io(&found.name, error);
         let mut reader = Reader::new(&*found.file).map_err(failed)?;
         let mending = plan.steps.iter().find_map(|step| match step {
@@ -89,6 +89,7 @@ impl Seen {
                     self.unsettled.remove(&outcome.id);
                     self.mentioned.remove(&outcome.id);
                 }
+                Record::Ended(ended) => drop(self.unsettled.remove(&ended.id)),
                 Record::Dispatch(dispatch) => dispatch.jobs.iter().for_each(|id| self.mention(*id)),
                 Record::Return(returned) => self.mention(returned.id),
                 _ => {}

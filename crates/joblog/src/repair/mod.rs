@@ -127,6 +127,7 @@ pub fn plan<S: Storage>(storage: &S, random: &mut dyn FnMut() -> u64) -> Result<
         names: names.into_iter().collect(),
         random,
     };
+    cold_is_whole(&mended, &survey)?;
     planner.headers(&mended, &survey);
     planner.chain(&mended, &survey)?;
     let Planner { mut plan, .. } = planner;
@@ -136,6 +137,35 @@ pub fn plan<S: Storage>(storage: &S, random: &mut dyn FnMut() -> u64) -> Result<
             .sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
     }
     Ok(plan)
+}
+
+/// Copies are not mended: what is left of a cold segment says too little of what is gone.
+fn cold_is_whole<F: crate::storage::File>(
+    mended: &BTreeMap<u64, Mended>,
+    survey: &Survey<F>,
+) -> Result<(), RepairError> {
+    let stuck = |found: &crate::recovery::Found<F>, what: String| {
+        let file = found.name.clone();
+        Err(RepairError::Stuck { file, what })
+    };
+    for found in &survey.cold {
+        if mended.contains_key(&found.header.number) {
+            return stuck(
+                found,
+                "its header is damaged, and it holds copies, which are not mended".to_owned(),
+            );
+        }
+    }
+    match crate::recovery::check_cold(survey) {
+        Err(OpenError::Damaged(damage)) => Err(RepairError::Stuck {
+            file: damage.file,
+            what: format!(
+                "at byte {}, {}; copies are not mended",
+                damage.offset, damage.what
+            ),
+        }),
+        other => other.map_err(RepairError::Read),
+    }
 }
 
 struct Planner<'r> {
@@ -221,7 +251,9 @@ impl Planner<'_> {
             file: name.clone(),
             what,
         };
-        if after.first_lsn == next_lsn {
+        // Where there are copies any hot segment may be gone.
+        let gap = after.first_lsn > next_lsn && !survey.cold.is_empty();
+        if after.first_lsn == next_lsn || gap {
             return Ok(());
         }
         let missing = after.first_lsn.checked_sub(next_lsn).ok_or_else(|| {

@@ -92,7 +92,7 @@ fn every_flipped_byte_of_a_header_is_refused() {
 }
 
 #[test]
-fn a_sealed_segment_that_is_cut_short_or_missing_is_refused() {
+fn a_sealed_segment_that_is_cut_short_is_refused() {
     let mut log = TestLog::new();
     log.settle_down();
     let big = vec![7; 6000];
@@ -108,24 +108,20 @@ fn a_sealed_segment_that_is_cut_short_or_missing_is_refused() {
         .filter(|n| n.starts_with("segment"))
         .collect();
     assert_eq!(names.len(), 3);
-    let copy = |skip: usize, cut: usize| {
+    let copy = |cut: usize| {
         let disk = SimDisk::new();
-        for (index, name) in names.iter().enumerate().filter(|(index, _)| *index != skip) {
+        for (index, name) in names.iter().enumerate() {
             let mut content = log.disk.content(name);
             content.truncate(if index == cut { 12_800 } else { content.len() });
             disk.plant(name, &content);
         }
         disk
     };
-    let Err(OpenError::Damaged(damage)) = log.reopen(copy(9, 0)) else {
+    let Err(OpenError::Damaged(damage)) = log.reopen(copy(0)) else {
         panic!("it is cut short")
     };
     assert_eq!((damage.file, damage.offset % 8), (names[0].clone(), 0));
-    let Err(OpenError::Damaged(damage)) = log.reopen(copy(1, 9)) else {
-        panic!("one is missing")
-    };
-    assert_eq!(damage.file, names[2]);
-    assert!(log.reopen(copy(9, 9)).is_ok());
+    assert!(log.reopen(copy(9)).is_ok());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the log promises, on a simulated disk: one file per promise.
 
 #[cfg(test)]
+mod copy;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;

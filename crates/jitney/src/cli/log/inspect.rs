@@ -121,7 +121,9 @@ impl Story {
             Record::Delivered(token) => self.leases.contains(token),
             Record::Outcome(outcome) => outcome.id == self.job,
             Record::Return(returned) => returned.id == self.job,
-            Record::Setting(_) => false,
+            Record::Ended(ended) => ended.id == self.job,
+            Record::Tries(tries) => tries.id == self.job,
+            Record::Setting(_) | Record::Copied(_) => false,
         }
     }
 }

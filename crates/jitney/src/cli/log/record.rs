@@ -27,6 +27,19 @@ pub(super) fn line(record: &Record<'_>, show_data: bool) -> String {
         Record::Delivered(token) => format!("delivered  lease {token}"),
         Record::Outcome(outcome) => outcome_line(outcome, show_data),
         Record::Return(returned) => return_line(returned, show_data),
+        Record::Ended(ended) => format!(
+            "ended      {} at {}, its result is gone",
+            ended.id,
+            time(ended.finished)
+        ),
+        Record::Tries(tries) => format!(
+            "tries      {} handed out {} times, last under lease {}",
+            tries.id, tries.deliveries, tries.token
+        ),
+        Record::Copied(copied) => format!(
+            "copied     from segment {}, of LSN {} on",
+            copied.source, copied.origin
+        ),
         Record::Setting(setting) => {
             let value = match setting.value {
                 None => "removed".to_owned(),
@@ -154,6 +167,22 @@ pub(super) fn fields(record: &Record<'_>, show_data: bool) -> Map<String, Value>
         }),
         Record::Delivered(token) => json!({ "record": "delivered", "lease": token.to_string() }),
         Record::Outcome(outcome) => outcome_json(outcome, show_data),
+        Record::Ended(ended) => json!({
+            "record": "ended",
+            "job": ended.id.to_string(),
+            "finished": time(ended.finished),
+        }),
+        Record::Tries(tries) => json!({
+            "record": "tries",
+            "job": tries.id.to_string(),
+            "deliveries": tries.deliveries,
+            "lease": tries.token.to_string(),
+        }),
+        Record::Copied(copied) => json!({
+            "record": "copied",
+            "source": copied.source,
+            "origin": copied.origin,
+        }),
         Record::Return(returned) => json!({
             "record": "return",
             "job": returned.id.to_string(),
