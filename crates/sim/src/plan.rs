@@ -119,16 +119,17 @@ impl Plan {
 
 fn draw_limits(rng: &mut Rng) -> Limits {
     let days = Duration::from_hours(24 * 60);
-    // Sometimes results go soon; else everything must be remembered to the end.
-    let forgetful = rng.permille(150);
+    // Sometimes results go soon, and segments are copied; else everything must be remembered to the end.
+    let forgetful = rng.permille(350);
+    let soon = Duration::from_secs(rng.range(3, 30));
     Limits {
         jobs_max: if rng.permille(100) { 20 } else { 100_000 },
         job_bytes_max: 4 << 10,
         body_bytes_max: 16 << 10,
         waiters_max: if rng.permille(50) { 3 } else { 20_000 },
         wait_max: Duration::from_mins(5),
-        result_ttl: if forgetful { Duration::from_secs(30) } else { days },
-        key_ttl: if forgetful { Duration::from_mins(2) } else { days },
+        result_ttl: if forgetful { soon } else { days },
+        key_ttl: if forgetful { soon * 4 } else { days },
         ..Limits::default()
     }
 }

@@ -198,6 +198,9 @@ impl Checker {
         if !matches!(job.end, Some((_, Fate::Durable))) {
             return true;
         }
+        if self.ever_full {
+            return false;
+        }
         let (at, jumped) = job.ended_at;
         let age = now
             .saturating_sub(at)

@@ -96,6 +96,8 @@ pub(crate) struct Checker {
     poisoned: bool,
     /// The disk was full at some time in this boot, so that nothing can be said of when things go on.
     disk_full: bool,
+    /// There was no room once: results may have given way.
+    ever_full: bool,
     /// Power was cut since the last `Ready`.
     power: bool,
     /// Sum of the wall clock's jumps forwards so far, microseconds.
@@ -136,6 +138,7 @@ impl Checker {
             draining: false,
             poisoned: false,
             disk_full: false,
+            ever_full: false,
             power: false,
             jumped: 0,
             down: true,
@@ -153,6 +156,7 @@ impl Checker {
 
     pub(crate) const fn disk_was_full(&mut self) {
         self.disk_full = true;
+        self.ever_full = true;
     }
 
     pub(crate) fn accepted(&self) -> u64 {
