@@ -142,8 +142,6 @@ impl Server {
             .env("JITNEY_DATA", data)
             .env("JITNEY_CONNECTIONS_MAX", CONNECTIONS.to_string())
             .env("JITNEY_LOG", "warn")
-            // Huge pages come in 2 MiB at a time, whatever is used of them: memory would not be the server's need.
-            .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
