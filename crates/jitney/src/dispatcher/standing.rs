@@ -2,7 +2,8 @@
 //!
 //! A lane has one queue, or as many as its jobs have groups or keys that must not mix. So that a hundred thousand
 //! of them cost a poll no more than one, each queue that is not empty stands in two sorted sets; one that changed
-//! is looked at again before the next poll is served.
+//! is looked at again before the next poll is served. All are looked at again when the smallest limits of the polls
+//! that wait change: workers of one processor seldom ask for different ones.
 
 use std::collections::BTreeSet;
 

@@ -498,9 +498,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
 
     /// One step of the dispatcher, and all that it asks for; what arrived before comes first.
     fn step(&mut self, event: Event) {
-        if !self.arrived.is_empty() {
-            self.see_arrivals();
-        }
+        self.see_arrivals();
         let mut actions = std::mem::take(&mut self.actions);
         self.dispatcher.step(event, self.now, &mut actions);
         for action in actions.drain(..) {

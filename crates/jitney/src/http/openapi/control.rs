@@ -286,17 +286,22 @@ fn set_policy() -> Operation {
         parameters: policy_parameters(),
         body: Some(body("The values.", content)),
         answers: vec![in_force("Durable, and in force.")],
-        errors: vec![
-            EVERYWHERE,
-            PATH,
-            QUERY,
-            BODY,
-            JSON_BODY,
-            JSON_ANSWER,
-            KEPT,
-            DRIVER,
-        ],
+        errors: changing(),
     }
+}
+
+/// The errors of what changes a policy.
+fn changing() -> Vec<&'static [Code]> {
+    vec![
+        EVERYWHERE,
+        PATH,
+        QUERY,
+        BODY,
+        JSON_BODY,
+        JSON_ANSWER,
+        KEPT,
+        DRIVER,
+    ]
 }
 
 fn clear_policy() -> Operation {
@@ -310,15 +315,6 @@ fn clear_policy() -> Operation {
         parameters: policy_parameters(),
         body: None,
         answers: vec![in_force("Durable, and in force.")],
-        errors: vec![
-            EVERYWHERE,
-            PATH,
-            QUERY,
-            BODY,
-            JSON_BODY,
-            JSON_ANSWER,
-            KEPT,
-            DRIVER,
-        ],
+        errors: changing(),
     }
 }

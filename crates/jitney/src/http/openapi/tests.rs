@@ -171,8 +171,10 @@ fn the_fields_of_requests_are_those_that_are_read() {
             .flat_map(|fields| fields.as_object().unwrap().keys().cloned())
             .collect()
     };
+    // One that comes alone has its idempotency key in a header.
+    let (_, envelope) = job::ONE_OF_MANY_FIELDS.split_last().unwrap();
     for (names, read) in [
-        (&["EnvelopeOfJson", "EnvelopeOfBytes"][..], job::ENVELOPE_FIELDS),
+        (&["EnvelopeOfJson", "EnvelopeOfBytes"][..], envelope),
         (&["OneOfManyOfJson", "OneOfManyOfBytes"], job::ONE_OF_MANY_FIELDS),
         (&["ChildOfJson", "ChildOfBytes"], job::CHILD_FIELDS),
         (&["Poll"], lease::FIELDS),

@@ -34,20 +34,6 @@ pub(crate) const CHILD_FIELDS: &[&str] = &[
     "labels",
 ];
 
-/// The fields of an envelope.
-#[cfg(test)]
-pub(crate) const ENVELOPE_FIELDS: &[&str] = &[
-    "processor",
-    "group",
-    "priority",
-    "data",
-    "data_base64",
-    "content_type",
-    "key",
-    "labels",
-    "id",
-];
-
 /// The fields of an envelope that stands among many. One that comes alone is read with the same, so that
 /// [`single`] can say what to do instead.
 pub(crate) const ONE_OF_MANY_FIELDS: &[&str] = &[
