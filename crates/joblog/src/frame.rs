@@ -5,6 +5,7 @@
 
 use std::io;
 
+use crate::segment::COUNT_MAX;
 use crate::storage::File;
 
 /// Bytes before the records.
@@ -287,6 +288,9 @@ fn parse(frame: &[u8], epoch: u64) -> Slot<'_> {
     let Some(kind) = Kind::of(frame[5]) else {
         return Slot::Newer(frame[4]);
     };
+    if !(1..=COUNT_MAX).contains(&u64_at(frame, 16)) {
+        return Slot::Nothing;
+    }
     let length = usize::try_from(u32_at(frame, 32)).unwrap_or(0);
     Slot::Frame(Frame {
         head: Head {

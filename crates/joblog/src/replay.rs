@@ -261,7 +261,7 @@ impl Replay {
             rare.past.crashes = crashes;
         }
         rare.past.alone |= tries.alone;
-        rare.past.deliveries += tries.deliveries;
+        rare.past.deliveries = rare.past.deliveries.saturating_add(tries.deliveries);
         rare.past.started = rare.past.started.or(tries.started);
         rare.past.last_token = Some(tries.token);
         rare.past.spent = tries.spent;

@@ -15,6 +15,13 @@ pub(crate) const FRAMES_AT: u64 = 512;
 /// that crash before they write anything else.
 pub(crate) const RESERVE_BYTES: u64 = 4096;
 
+/// No log gets so far: an LSN, a number or a sequence beyond it is damage, and one more than any of them never
+/// overflows.
+pub(crate) const COUNT_MAX: u64 = 1 << 62;
+
+/// The same for boot epochs.
+pub(crate) const BOOT_MAX: u32 = 1 << 31;
+
 const MAGIC: [u8; 8] = *b"JITNEYLG";
 const VERSION: u16 = 1;
 const CRC_AT: usize = 508;
@@ -91,6 +98,14 @@ impl Header {
         bytes
     }
 
+    /// Whether a log can have come so far.
+    fn is_possible(&self) -> bool {
+        (1..=COUNT_MAX).contains(&self.first_lsn)
+            && self.number <= COUNT_MAX
+            && self.sequence <= COUNT_MAX
+            && self.boot <= BOOT_MAX
+    }
+
     fn decode(bytes: &[u8; HEADER], stream: Stream) -> Self {
         let word = |at: usize| {
             bytes[at..]
@@ -139,10 +154,12 @@ pub(crate) fn examine<F: File>(file: &F, number: u64) -> io::Result<State> {
         return Ok(State::Newer(version));
     };
     let header = Header::decode(&bytes, stream);
-    Ok(if header.number == number {
+    Ok(if header.number != number {
+        State::NotBegun
+    } else if header.is_possible() {
         State::Begun(header)
     } else {
-        State::NotBegun
+        State::Damaged("the header says what no log has reached")
     })
 }
 
@@ -186,7 +203,7 @@ pub(crate) fn parse_name(name: &str) -> Name {
     let number = |text: &str| -> Option<u64> {
         text.bytes()
             .all(|byte| byte.is_ascii_digit())
-            .then(|| text.parse().ok())?
+            .then(|| text.parse().ok().filter(|number| *number <= COUNT_MAX))?
     };
     let parsed = match name.split_once('-') {
         Some(("segment", rest)) => number(rest).map(Name::Segment),

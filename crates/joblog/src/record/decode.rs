@@ -8,6 +8,7 @@ use super::{
     Setting, Submit, Tries,
 };
 use crate::ids::{JobId, Priority, Token, WallMs};
+use crate::segment::COUNT_MAX;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +184,7 @@ fn submit(mut open: Open<'_>) -> Result<Submit<'_>, DecodeError> {
     use format::submit as tags;
     open.check_fixed(fixed::SUBMIT)?;
     let id = JobId(open.fixed.number()?);
-    let sequence = open.fixed.u64()?;
+    let sequence = open.fixed.count("sequence")?;
     let accepted = WallMs(open.fixed.u64()?);
     let priority = priority(open.fixed.u8()?)?;
     let client_id = open.fixed.u8()? & FLAG != 0;
@@ -340,7 +341,7 @@ fn returned(mut open: Open<'_>) -> Result<Return<'_>, DecodeError> {
 fn setting(mut open: Open<'_>) -> Result<Setting<'_>, DecodeError> {
     use format::setting as tags;
     open.check_fixed(fixed::SETTING)?;
-    let version = open.fixed.u64()?;
+    let version = open.fixed.count("version")?;
     let (mut name, mut value) = (None, None);
     while let Some((tag, field)) = open.tagged.tag()? {
         match tag {
@@ -469,6 +470,13 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Result<u64, DecodeError> {
         self.number().map(u64::from_le_bytes)
+    }
+
+    /// What counts up by one, and gets nowhere near the end of its range.
+    fn count(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        let count = self.u64()?;
+        let possible = count <= COUNT_MAX;
+        possible.then_some(count).ok_or(DecodeError::Field(field))
     }
 
     fn token(&mut self) -> Result<Token, DecodeError> {

@@ -1,13 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::segment::COUNT_MAX;
 
 fn text() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9 _.-]{1,20}"
 }
 
 fn token() -> impl Strategy<Value = Token> {
-    any::<(u64, u32, u64)>().prop_map(|(node, epoch, sequence)| Token {
+    (any::<u64>(), any::<u32>(), 0..=COUNT_MAX).prop_map(|(node, epoch, sequence)| Token {
         node,
         epoch,
         sequence,

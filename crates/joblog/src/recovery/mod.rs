@@ -20,7 +20,7 @@ use crate::storage::Storage;
 use crate::time::Now;
 
 pub(crate) use survey::{Found, Survey, survey, survey_as};
-pub(crate) use walk::{Ending, Visitor, walk};
+pub(crate) use walk::{Ending, Visitor, show_records, walk, walk_as, walk_segment};
 
 /// What a start found, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

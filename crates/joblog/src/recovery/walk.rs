@@ -38,6 +38,16 @@ pub(crate) fn walk<F: File>(
     survey: &Survey<F>,
     visitor: &mut impl Visitor,
 ) -> Result<(Ending, Cold), OpenError> {
+    walk_as(survey, visitor, walk_segment)
+}
+
+/// Reads all segments, each hot one as `read` does, which is told whether it is the last: to see what a start will
+/// read once they are mended.
+pub(crate) fn walk_as<F: File, V: Visitor>(
+    survey: &Survey<F>,
+    visitor: &mut V,
+    read: impl Fn(&Found<F>, bool, &mut V) -> Result<Ending, OpenError>,
+) -> Result<(Ending, Cold), OpenError> {
     let Survey { chain, cold, .. } = survey;
     let copies = cold::read(cold, &survey.numbers(), visitor)?;
     let mut waiting = copies.frames.iter().peekable();
@@ -61,7 +71,7 @@ pub(crate) fn walk<F: File>(
             cold::visit(&cold[frame.segment], frame, visitor)?;
         }
         visitor.segment(slot_of(index));
-        ending = walk_segment(found, index + 1 == chain.len(), visitor)?;
+        ending = read(found, index + 1 == chain.len(), visitor)?;
     }
     for frame in waiting {
         visitor.segment(slot_of(cold_slots(chain) + frame.segment));
@@ -79,10 +89,11 @@ fn slot_of(index: usize) -> u32 {
     u32::try_from(index).expect("segments are counted in 32 bits")
 }
 
-fn walk_segment<F: File>(
+/// Reads a hot segment.
+pub(crate) fn walk_segment<F: File, V: Visitor>(
     found: &Found<F>,
     last: bool,
-    visitor: &mut impl Visitor,
+    visitor: &mut V,
 ) -> Result<Ending, OpenError> {
     let epoch = found.header.epoch;
     let failed = |error| OpenError::io(&found.name, error);
@@ -150,7 +161,7 @@ fn damage<F>(found: &Found<F>, offset: u64, what: String) -> Damage {
     }
 }
 
-pub(super) fn show_records<F>(
+pub(crate) fn show_records<F>(
     found: &Found<F>,
     frame: &Frame<'_>,
     offset: u64,

@@ -11,6 +11,9 @@ use crate::storage::{File, Storage};
 /// How much is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
 
+/// How many empty frames are written at once: about as many bytes.
+const BLANKS_AT_ONCE: u64 = 25_000;
+
 pub(super) fn carry_out<S: Storage>(storage: &S, steps: &[Step]) -> Result<(), RepairError> {
     let failed = |file: &str| {
         let file = file.to_owned();
@@ -129,12 +132,27 @@ fn write_piece<F: File>(file: &F, at: u64, epoch: u64, piece: &Piece, source: Op
             head(Kind::Group, *lsn).seal(&mut frame);
             frame
         }
-        Piece::Blank { first_lsn, count } => (*first_lsn..first_lsn + count)
-            .flat_map(|lsn| head(Kind::Mark, lsn).empty_frame())
-            .collect(),
+        Piece::Blank { first_lsn, count } => {
+            let (mut at, mut lsn, last) = (at, *first_lsn, first_lsn + count);
+            // A missing segment may have been millions of frames.
+            while lsn < last {
+                let block = lsn..last.min(lsn + BLANKS_AT_ONCE);
+                lsn = block.end;
+                let frames: Vec<u8> = block
+                    .flat_map(|lsn| head(Kind::Mark, lsn).empty_frame())
+                    .collect();
+                at = write(file, at, &frames)?;
+            }
+            return Ok(at);
+        }
         Piece::End { lsn } => head(Kind::End, *lsn).empty_frame(),
     };
-    file.write_at(&frames, at)?;
+    write(file, at, &frames)
+}
+
+/// Writes frames at `at`; returns where they end.
+fn write<F: File>(file: &F, at: u64, frames: &[u8]) -> io::Result<u64> {
+    file.write_at(frames, at)?;
     Ok(at + u64::try_from(frames.len()).map_err(io::Error::other)?)
 }
 

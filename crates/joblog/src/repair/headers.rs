@@ -10,7 +10,7 @@ use super::salvage::token;
 use crate::frame::{Reader, Slot};
 use crate::record::{Record, Records};
 use crate::recovery::OpenError;
-use crate::segment::{self, FRAMES_AT, Header, Name, State, Stream};
+use crate::segment::{self, BOOT_MAX, FRAMES_AT, Header, Name, State, Stream};
 use crate::storage::{File, Storage};
 
 /// What is to be done about a segment whose header cannot be used.
@@ -125,7 +125,7 @@ fn judge(
         .rfind(|(_, header)| header.stream == frames.stream() && header.first_lsn == frames.first_lsn)
         .map(|(number, _)| *number);
     // Each start makes a segment, so there were at most as many starts as there are numbers.
-    let starts = |numbers: u64| u32::try_from(numbers).unwrap_or(u32::MAX / 2);
+    let starts = |numbers: u64| u32::try_from(numbers).unwrap_or(BOOT_MAX / 2);
     let most = before.map_or_else(
         || starts(number),
         |before| before.boot.saturating_add(starts(number - before.number)),
@@ -195,7 +195,9 @@ impl Frames {
             }
             if let Some(token) = token(&record) {
                 self.node = self.node.or(Some(token.node));
-                self.boot = self.boot.max(token.epoch);
+                if token.epoch <= BOOT_MAX / 2 {
+                    self.boot = self.boot.max(token.epoch);
+                }
             }
         }
     }

@@ -7,8 +7,9 @@ use super::{LostKind, Plan, Step};
 use crate::frame::{Reader, Slot};
 use crate::ids::JobId;
 use crate::record::{Record, Records};
-use crate::recovery::{OpenError, Survey};
-use crate::segment::FRAMES_AT;
+use crate::recovery::{
+    Damage, Ending, Found, OpenError, Survey, Visitor, show_records, walk_as, walk_segment,
+};
 use crate::storage::File;
 
 /// What happens to jobs when a plan is carried out, as far as it is known.
@@ -31,36 +32,19 @@ struct Seen {
     mentioned: HashSet<JobId>,
 }
 
-/// Reads what stays, and compares it with what is lost.
+/// Reads what stays as the next start will, and compares it with what is lost.
 pub(super) fn count<F: File>(plan: &Plan, survey: &Survey<F>) -> Result<Jobs, OpenError> {
     let mut seen = Seen::default();
-    for found in survey.cold.iter().chain(&survey.chain) {
-        let failed = |error| OpenError::io(&found.name, error);
-        let mut reader = Reader::new(&*found.file).map_err(failed)?;
+    walk_as(survey, &mut seen, |found, last, seen| {
         let mending = plan.steps.iter().find_map(|step| match step {
-            Step::Mend { name, pieces, .. } if *name == found.name => Some(pieces.as_slice()),
+            Step::Mend { name, pieces, .. } if *name == found.name => Some(pieces),
             _ => None,
         });
-        let whole = [Piece::Keep {
-            offset: FRAMES_AT,
-            bytes: u64::MAX - FRAMES_AT,
-        }];
-        for piece in mending.unwrap_or(&whole) {
-            match piece {
-                Piece::Saved { records, .. } => seen.records(records),
-                Piece::Keep { offset, bytes } => {
-                    let (mut at, end) = (*offset, offset + bytes);
-                    while at < end
-                        && let Slot::Frame(frame) = reader.frame(at, found.header.epoch).map_err(failed)?
-                    {
-                        seen.records(frame.records);
-                        at += frame.bytes;
-                    }
-                }
-                Piece::Blank { .. } | Piece::End { .. } => {}
-            }
+        match mending {
+            Some(pieces) => read_mended(found, pieces, seen),
+            None => walk_segment(found, last, seen),
         }
-    }
+    })?;
     let lost = |wanted: LostKind| {
         let records = plan.findings.iter().flat_map(|finding| &finding.lost);
         records
@@ -77,24 +61,73 @@ pub(super) fn count<F: File>(plan: &Plan, survey: &Survey<F>) -> Result<Jobs, Op
     })
 }
 
-impl Seen {
-    fn records(&mut self, records: &[u8]) {
-        for (_, bytes) in Records::new(records).flatten() {
-            let Ok(record) = Record::decode(bytes) else {
-                continue;
-            };
-            match record {
-                Record::Submit(submit) => drop(self.unsettled.insert(submit.id)),
-                Record::Outcome(outcome) => {
-                    self.unsettled.remove(&outcome.id);
-                    self.mentioned.remove(&outcome.id);
+/// Reads a segment as its pieces will be.
+fn read_mended<F: File>(found: &Found<F>, pieces: &[Piece], seen: &mut Seen) -> Result<Ending, OpenError> {
+    let failed = |error| OpenError::io(&found.name, error);
+    let mut reader = Reader::new(&*found.file).map_err(failed)?;
+    let mut next_lsn = found.header.first_lsn;
+    for piece in pieces {
+        match piece {
+            Piece::Keep { offset, bytes } => {
+                let (mut at, end) = (*offset, offset + bytes);
+                while at < end
+                    && let Slot::Frame(frame) = reader.frame(at, found.header.epoch).map_err(failed)?
+                {
+                    show_records(found, &frame, at, seen)?;
+                    at += frame.bytes;
+                    next_lsn = frame.head.lsn + 1;
                 }
-                Record::Ended(ended) => drop(self.unsettled.remove(&ended.id)),
-                Record::Dispatch(dispatch) => dispatch.jobs.iter().for_each(|id| self.mention(*id)),
-                Record::Return(returned) => self.mention(returned.id),
-                _ => {}
             }
+            Piece::Saved { lsn, records } => {
+                for (_, bytes) in Records::new(records).flatten() {
+                    if let Ok(record) = Record::decode(bytes) {
+                        seen.take(&record);
+                    }
+                }
+                next_lsn = lsn + 1;
+            }
+            Piece::Blank { first_lsn, count } => next_lsn = first_lsn + count,
+            Piece::End { lsn } => next_lsn = lsn + 1,
         }
+    }
+    Ok(Ending {
+        next_lsn,
+        offset: 0,
+        torn_to: 0,
+        clean: true,
+    })
+}
+
+impl Visitor for Seen {
+    fn segment(&mut self, _: u32) {}
+
+    fn frame(&mut self) {}
+
+    fn record(&mut self, record: &Record<'_>, _: u64, _: usize) {
+        self.take(record);
+    }
+
+    /// Where a missing segment will be filled in, LSNs do not join yet.
+    fn damage(&mut self, _: Damage) -> Result<(), OpenError> {
+        Ok(())
+    }
+}
+
+impl Seen {
+    fn take(&mut self, record: &Record<'_>) {
+        match record {
+            Record::Submit(submit) => drop(self.unsettled.insert(submit.id)),
+            Record::Outcome(outcome) => self.ended(outcome.id),
+            Record::Ended(ended) => self.ended(ended.id),
+            Record::Dispatch(dispatch) => dispatch.jobs.iter().for_each(|id| self.mention(*id)),
+            Record::Return(returned) => self.mention(returned.id),
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, id: JobId) {
+        self.unsettled.remove(&id);
+        self.mentioned.remove(&id);
     }
 
     fn mention(&mut self, id: JobId) {

@@ -1,6 +1,7 @@
 //! One segment, read to its end whatever is damaged in it: what stays, and what takes the place of the rest.
 
 use super::salvage::{LostRecord, Salvaged, salvage};
+use super::{MISSING_FRAMES_MAX, RepairError};
 use crate::frame::{self, Kind, Reader, Slot};
 use crate::record::DecodeError;
 use crate::recovery::OpenError;
@@ -52,7 +53,7 @@ pub(super) fn scan<F: File>(
     file: &F,
     header: &Header,
     ends_before: Option<u64>,
-) -> Result<Scan, OpenError> {
+) -> Result<Scan, RepairError> {
     let failed = |error| OpenError::io(name, error);
     let mut scanner = Scanner {
         name,
@@ -83,7 +84,7 @@ struct Scanner<'a, F> {
 
 impl<F: File> Scanner<'_, F> {
     /// Reads on by one frame, or by one damage. Whether there is more.
-    fn step(&mut self) -> Result<bool, OpenError> {
+    fn step(&mut self) -> Result<bool, RepairError> {
         let lsn = self.scan.next_lsn;
         let name = self.name;
         let failed = |error| OpenError::io(name, error);
@@ -103,10 +104,10 @@ impl<F: File> Scanner<'_, F> {
                 return Ok(!self.scan.sealed);
             }
             Slot::Newer(version) => {
-                return Err(OpenError::Newer {
+                return Err(RepairError::Read(OpenError::Newer {
                     file: name.to_owned(),
                     what: format!("frame version {version} at byte {}", self.offset),
-                });
+                }));
             }
             Slot::Frame(_) | Slot::Nothing => {}
         }
@@ -140,7 +141,7 @@ impl<F: File> Scanner<'_, F> {
     }
 
     /// What stands here is no frame: it ends the log, or it is damage.
-    fn damaged(&mut self) -> Result<bool, OpenError> {
+    fn damaged(&mut self) -> Result<bool, RepairError> {
         let (lsn, offset, epoch, name) = (self.scan.next_lsn, self.offset, self.epoch, self.name);
         let failed = |error| OpenError::io(name, error);
         if let Some(limit) = self.ends_before {
@@ -172,8 +173,15 @@ impl<F: File> Scanner<'_, F> {
     }
 
     /// The frames from here to `end`, where LSN `next_lsn` stands, are damaged.
-    fn wound(&mut self, end: u64, next_lsn: u64) -> Result<(), OpenError> {
+    fn wound(&mut self, end: u64, next_lsn: u64) -> Result<(), RepairError> {
         let (offset, first) = (self.offset, self.scan.next_lsn);
+        let missing = next_lsn - first;
+        if missing > MISSING_FRAMES_MAX {
+            return Err(RepairError::Stuck {
+                file: self.name.to_owned(),
+                what: format!("{missing} frames from byte {offset} on are missing"),
+            });
+        }
         let mut wound = Wound {
             offset,
             bytes: end - offset,
@@ -207,7 +215,7 @@ impl<F: File> Scanner<'_, F> {
     }
 
     /// No frame of this segment is valid from here on, and the next segment starts with LSN `limit`.
-    fn wound_to_the_end(&mut self, limit: u64) -> Result<(), OpenError> {
+    fn wound_to_the_end(&mut self, limit: u64) -> Result<(), RepairError> {
         let name = self.name;
         let end = self
             .reader

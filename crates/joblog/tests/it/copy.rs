@@ -8,6 +8,7 @@ use joblog::Options;
 use joblog::ids::Token;
 use joblog::log::{Durability, Known, Progress, Space};
 use joblog::record::{Cause, IdempotencyKey, Outcome, Record, Return, Submit};
+use joblog::repair::plan;
 use joblog::storage::Storage as _;
 use joblog::testing::{Random, SimDisk};
 
@@ -357,6 +358,64 @@ fn run(seed: u64, steps: u64) -> u64 {
         }
     }
     pair.copies_seen
+}
+
+impl Pair {
+    /// Damages a byte somewhere, and repairs. Says whether there was something to repair.
+    fn damage_and_repair(&self, random: &mut Random) -> bool {
+        let mut below = |limit: usize| usize::try_from(random.next() % limit as u64).unwrap();
+        let disk = SimDisk::new();
+        let mut segments = self.log.disk.list().unwrap();
+        segments.retain(|name| name.starts_with("segment"));
+        for name in &segments {
+            disk.plant(name, &self.log.disk.content(name));
+        }
+        let name = &segments[below(segments.len())];
+        disk.flip(name, below(disk.content(name).len()));
+        let mut source = Random(5);
+        let Ok(plan) = plan(&disk, &mut || source.next()) else {
+            return false;
+        };
+        if plan.is_empty() {
+            return false;
+        }
+        plan.carry_out(&disk).unwrap();
+        let opened = self.log.reopen(disk).unwrap();
+        assert_eq!(
+            opened.report.unsettled, plan.jobs.unsettled,
+            "{name}: as many jobs stay as were said to: {:?}",
+            plan.findings
+        );
+        if plan.jobs.frames_unknown == 0 {
+            for number in self.unsettled() {
+                let stays = matches!(opened.log.find(id(number)), Some(Known::Unsettled { .. }));
+                assert!(
+                    stays || plan.jobs.gone.contains(&id(number)),
+                    "{name}: job {number} is gone and not named"
+                );
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn a_repair_where_copies_are_says_what_becomes_of_the_jobs() {
+    let mut repairs = 0;
+    for seed in 0..seeds() {
+        let mut pair = Pair::new(seed);
+        let mut random = Random(seed);
+        for step in 1..=300 {
+            pair.step();
+            if step % 60 == 0 {
+                pair.log.settle_down();
+                for _ in 0..4 {
+                    repairs += u64::from(pair.damage_and_repair(&mut random));
+                }
+            }
+        }
+    }
+    assert!(repairs > 2 * seeds(), "{repairs} repairs");
 }
 
 /// `JOBLOG_COPY_SEEDS` runs more of them.

@@ -338,6 +338,39 @@ fn a_segment_that_is_cut_short_keeps_what_is_left_of_it() {
     }
 }
 
+/// The last frame, with another LSN under checksums that fit: as if so many frames before it were missing.
+fn last_frame_is(lsn: u64) -> SimDisk {
+    copy(&ten_jobs().disk, |_, mut content| {
+        let mut frames = (512..content.len() - 8).step_by(8);
+        let at = frames.rfind(|at| &content[*at..at + 4] == b"JOBF").unwrap();
+        content[at + 16..at + 24].copy_from_slice(&lsn.to_le_bytes());
+        content[at + 24..at + 32].copy_from_slice(&(lsn - 1).to_le_bytes());
+        let crc = crc32c::crc32c(&content[at..at + 36]);
+        content[at + 36..at + 40].copy_from_slice(&crc.to_le_bytes());
+        Some(content)
+    })
+}
+
+#[test]
+fn frames_that_are_missing_by_the_thousand_are_stood_for() {
+    let disk = last_frame_is(60_000);
+    let plan = repair(&disk);
+    assert_eq!(plan.jobs.frames_unknown, 60_000 - 11);
+    assert_eq!(plan.jobs.unsettled, 10);
+    assert_eq!(verify(&disk).unwrap().frames, 60_000);
+    assert_eq!(jobs(&ten_jobs(), &disk), (1..=10).collect::<Vec<_>>());
+}
+
+/// A fuzzer found that a repair wrote empty frames for as many LSNs as one damaged number said were missing, until
+/// memory and disk were full.
+#[test]
+fn more_missing_frames_than_any_log_has_are_not_stood_for() {
+    let disk = last_frame_is(1 << 60);
+    let mut random = Random(1);
+    let plan = plan(&disk, &mut || random.next());
+    assert!(matches!(plan, Err(RepairError::Stuck { .. })), "{plan:?}");
+}
+
 #[test]
 fn several_damages_are_mended_at_once() {
     let log = four_segments();
