@@ -71,6 +71,9 @@ pub mod driver;
 pub mod entropy;
 #[doc(hidden)]
 pub mod fingerprint;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[doc(hidden)]
 pub mod http;
 #[doc(hidden)]

@@ -6,6 +6,9 @@
 //! [`recovery`] brings it back; [`verify`] looks without touching; [`repair`] mends.
 
 pub mod dir;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod inspect;
 pub mod log;

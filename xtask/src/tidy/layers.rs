@@ -38,6 +38,7 @@ const LAYERS: &[Row] = &[
     ),
     ("bench", "dispatcher bus policy entropy"),
     ("config", "server::options policy"),
+    ("fuzzing", "http config exec driver"),
     ("metrics", "bus::Usage dispatcher::event"),
     ("telemetry", ""),
     ("policy", ""),

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::client::{self, Client};
 use crate::job::Priority;
 use crate::worker::engine::{self, EngineOptions};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use line::{Said, read, write_job};
 
 use child::Program;

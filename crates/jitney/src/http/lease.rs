@@ -21,6 +21,7 @@ use super::{App, Connection, Segment, headers, submit, view};
 use crate::driver::port::{Answer, Command, Lease, Leased, Settle, SettleAnswer};
 use crate::driver::refusal::Refusal;
 use crate::job::{Processor, Token};
+use crate::limits::Limits;
 
 /// Batches of one poll at most: each is a lease to keep.
 pub(crate) const SLOTS_MAX: u32 = 1_000;
@@ -46,8 +47,8 @@ pub(super) const FIELDS: &[&str] = &[
 pub(super) const SETTLE_FIELDS: &[&str] = &["lease", "outcomes", "final", "failed", "crashed"];
 
 /// A poll, and the leases of its settles in their order.
-struct Poll {
-    lease: Lease,
+pub(crate) struct Poll {
+    pub(crate) lease: Lease,
     leases: Vec<SettledLease>,
 }
 
@@ -73,7 +74,7 @@ pub(super) async fn poll(
     Query::parse(&parts.uri, &[], &[])?;
     let processor =
         job::processor_name(&processor).map_err(|detail| Problem::invalid("processor", detail))?;
-    let poll = read(&app, processor, &bytes)?;
+    let poll = read(app.limits(), processor, &bytes)?;
     let reply = app.handle().call(Command::Lease(Box::new(poll.lease))).await;
     match reply.answer {
         Answer::Leased(leased) => {
@@ -89,18 +90,18 @@ pub(super) async fn poll(
     }
 }
 
-fn read(app: &App, processor: Processor, bytes: &Bytes) -> Result<Poll> {
+pub(crate) fn read(limits: &Limits, processor: Processor, bytes: &Bytes) -> Result<Poll> {
     let object = object::body(bytes, FIELDS, &[])?;
     object.required("worker")?;
     let worker = object.bounded_text("worker", 1..=NAME_BYTES_MAX)?;
     let request_id = object.bounded_text("request_id", 1..=NAME_BYTES_MAX)?;
     let wait = object.duration("wait")?.unwrap_or_default();
-    headers::check_wait(wait, app.limits().wait_max, "/wait")?;
+    headers::check_wait(wait, limits.wait_max, "/wait")?;
     let max_bytes = object.size("max_bytes")?;
     if max_bytes == Some(0) {
         return Err(Problem::invalid("/max_bytes", "`max_bytes` must be at least 1"));
     }
-    let (leases, settle) = settles(app, &object, bytes)?;
+    let (leases, settle) = settles(limits, &object, bytes)?;
     let lease = Lease {
         processor,
         worker: Arc::from(worker.unwrap_or_default()),
@@ -145,7 +146,11 @@ fn priorities(object: &Object<'_, '_>) -> Result<[bool; 3]> {
     Ok(asked)
 }
 
-fn settles(app: &App, object: &Object<'_, '_>, bytes: &Bytes) -> Result<(Vec<SettledLease>, Vec<Settle>)> {
+fn settles(
+    limits: &Limits,
+    object: &Object<'_, '_>,
+    bytes: &Bytes,
+) -> Result<(Vec<SettledLease>, Vec<Settle>)> {
     let Some(raw) = object.get("settle") else {
         return Ok((Vec::new(), Vec::new()));
     };
@@ -161,7 +166,7 @@ fn settles(app: &App, object: &Object<'_, '_>, bytes: &Bytes) -> Result<(Vec<Set
     let mut leases = Vec::with_capacity(list.len());
     let mut settles = Vec::with_capacity(list.len());
     for (index, raw) in list.into_iter().enumerate() {
-        match settle(app, raw, At::Item(&at, index), bytes)? {
+        match settle(limits, raw, At::Item(&at, index), bytes)? {
             Ok((settle, strangers)) => {
                 leases.push(SettledLease::Known(settle.token, strangers));
                 settles.push(settle);
@@ -174,17 +179,14 @@ fn settles(app: &App, object: &Object<'_, '_>, bytes: &Bytes) -> Result<(Vec<Set
 
 /// One settle, or what stands where its token should.
 fn settle(
-    app: &App,
+    limits: &Limits,
     raw: &RawValue,
     at: At<'_>,
     body: &Bytes,
 ) -> Result<std::result::Result<(Settle, Strangers), String>> {
     let object = object::object(raw, at, SETTLE_FIELDS, &[])?;
     let text = object::text(object.required("lease")?, At::Field(&at, "lease"))?;
-    let reader = Reader {
-        body,
-        limits: app.limits(),
-    };
+    let reader = Reader { body, limits };
     let Read { body, strangers } = reader.settle(&object)?;
     Ok(match Token::parse(&text) {
         Some(token) => Ok((Settle { token, body }, strangers)),

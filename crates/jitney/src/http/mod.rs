@@ -20,7 +20,7 @@ mod hosts;
 mod jobs;
 pub(crate) mod json;
 pub(crate) mod lease;
-mod many;
+pub(crate) mod many;
 mod openapi;
 pub(crate) mod ops;
 pub(crate) mod parse;

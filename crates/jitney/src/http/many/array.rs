@@ -22,7 +22,7 @@ pub(in crate::http) const ITEMS_MAX: usize = 100_000;
 pub(in crate::http) async fn array(app: App, parts: &Parts, body: Bytes) -> Result<Response<Body>> {
     let terms = terms(&app, parts)?;
     let whole = terms.wait.is_some();
-    let mut envelopes = Envelopes::new(&app, terms);
+    let mut envelopes = Envelopes::new(app.limits().job_bytes_max, terms);
     let mut sent = Vec::new();
     let mut group = Group::default();
     for raw in items(&body)? {
@@ -73,7 +73,7 @@ pub(in crate::http) async fn array(app: App, parts: &Parts, body: Bytes) -> Resu
 }
 
 /// The items of an array, each a slice of the body.
-fn items(body: &[u8]) -> Result<Vec<&RawValue>> {
+pub(super) fn items(body: &[u8]) -> Result<Vec<&RawValue>> {
     let items = serde_json::from_slice::<Vec<&RawValue>>(body)
         .map_err(|error| malformed("the body", body, &error))?;
     if items.len() > ITEMS_MAX {

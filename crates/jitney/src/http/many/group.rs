@@ -60,10 +60,11 @@ pub(super) struct Settled {
 }
 
 impl Envelopes {
-    pub(super) fn new(app: &App, terms: Terms) -> Self {
+    /// For jobs with so many bytes of data at most.
+    pub(super) fn new(job_bytes_max: u64, terms: Terms) -> Self {
         Self {
             terms,
-            job_bytes_max: app.limits().job_bytes_max,
+            job_bytes_max,
             shared: Shared::default(),
         }
     }
@@ -138,6 +139,19 @@ impl Group {
 
     pub(super) const fn is_full(&self) -> bool {
         self.len() >= GROUP_JOBS_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
+
+    /// What was read, entry by entry.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn into_entries(self) -> Vec<Result<Submit>> {
+        let mut jobs = self.jobs.into_iter();
+        let mut bad = self.bad.into_iter().peekable();
+        let count = jobs.len() + bad.len();
+        let entries = (0..count).map(|place| match bad.next_if(|(at, _)| *at == place) {
+            Some((_, problem)) => Err(problem),
+            None => Ok(jobs.next().expect("an entry is a job or a problem")),
+        });
+        entries.collect()
     }
 
     fn add(&mut self, bytes: usize, read: Result<Submit>) {

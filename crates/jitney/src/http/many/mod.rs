@@ -7,6 +7,8 @@
 
 mod array;
 mod entries;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod ndjson;
 mod outbox;

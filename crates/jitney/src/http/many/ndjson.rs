@@ -56,7 +56,7 @@ pub(in crate::http) async fn ndjson(app: App, parts: Parts, body: Body) -> Resul
     let whole = terms.wait.is_some();
     let pieces = Pieces::new(&app, &parts, body, Bound::lines(app.limits()))?;
     let outbox = Outbox::new(app.answers());
-    let envelopes = Envelopes::new(&app, terms);
+    let envelopes = Envelopes::new(app.limits().job_bytes_max, terms);
     let work = work(app, envelopes, pieces, Arc::clone(&outbox), whole);
     super::answer(&parts, NDJSON_TYPES[0], outbox, work).await
 }
