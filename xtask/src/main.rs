@@ -7,6 +7,7 @@ mod e2e;
 mod figures;
 mod fuzz;
 mod idle;
+mod powerloss;
 mod step;
 mod tidy;
 
@@ -21,6 +22,7 @@ cargo xtask tidy    checks what the compiler cannot: sizes, dependency direction
 cargo xtask ci      everything that a change must pass, in the order of .ci/run
 cargo xtask sim     runs the simulator with the arguments that follow
 cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S
+cargo xtask powerloss  the same rounds, but the power of the disk is cut: --rounds N, --seed S, --control N; needs root, else skipped
 cargo xtask e2e     sends a live server what its OpenAPI document allows and what it does not: --examples N, --seed S, --jitney PATH
 cargo xtask figures runs every bench that has a target, in release, and prints the table of docs/performance.md: --runs N,
                     and the scenarios if not all; nothing else should run meanwhile
@@ -53,6 +55,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "ci" => no_more(rest).and_then(|()| ci::run(&root)),
         "sim" => ci::sim(&root, rest),
         "crash" => crash::run(&root, rest),
+        "powerloss" => powerloss::run(&root, rest),
         "e2e" => e2e::run(&root, rest),
         "figures" => figures::run(&root, rest),
         "idle" => idle::run(&root, rest),

@@ -49,6 +49,8 @@ pub(crate) enum Event {
     },
     /// A worker hears what became of it.
     Settled { call: u64, verdicts: Vec<Verdict> },
+    /// The power of the server's disk was cut by now: what was not synced may be gone.
+    Cut,
     /// The one who runs it all: a kill, a start, a stop.
     Note { text: String },
 }

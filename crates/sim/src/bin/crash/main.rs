@@ -5,12 +5,15 @@
 
 mod callers;
 mod checker;
+mod device;
 mod history;
 mod order;
+mod power;
 mod report;
 mod rng;
 mod rounds;
 mod server;
+mod unsynced;
 mod worker;
 mod workers;
 
@@ -21,10 +24,14 @@ use anyhow::{Context, Result, bail};
 use jitney::entropy::random_u64;
 use tokio::signal::unix::{SignalKind, signal};
 
+use history::Line;
+use report::Figures;
+use rounds::{KILLS, Plan};
 use server::Place;
+use unsynced::UNSYNCED;
 use workers::WORKER;
 
-const USAGE: &str = "crash --jitney PATH [--rounds N] [--seed S]";
+const USAGE: &str = "crash --jitney PATH [--rounds N] [--seed S] [--power on [--control N]]";
 
 /// What a run is started with.
 #[derive(Debug)]
@@ -32,6 +39,10 @@ struct Options {
     rounds: u32,
     seed: u64,
     jitney: PathBuf,
+    /// Whether power cuts fall, in place of kills.
+    power: bool,
+    /// Rounds of the control, where power cuts fall.
+    control: u32,
 }
 
 #[tokio::main]
@@ -39,6 +50,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let ended = match arguments.split_first() {
         Some((first, rest)) if first == WORKER => work(rest).await.map(|()| true),
+        Some((first, rest)) if first == UNSYNCED => unsynced::become_program(rest).map(|()| true),
         _ => crash(&arguments).await,
     };
     match ended {
@@ -66,18 +78,15 @@ async fn work(arguments: &[String]) -> Result<()> {
 /// Whether all checks passed. Whatever happens, every process is ended first: they end when they are dropped.
 async fn crash(arguments: &[String]) -> Result<bool> {
     let options = parse(arguments)?;
+    let test = if options.power { "powerloss" } else { "crash" };
     say(&format!(
-        "crash: {} rounds, seed {}",
+        "{test}: {} rounds, seed {}",
         options.rounds, options.seed
     ));
     let mut directory = tempfile::Builder::new().prefix("jitney-crash-").tempdir()?;
-    let place = Place {
-        directory: directory.path().to_owned(),
-        jitney: options.jitney,
-    };
     let mut terminated = signal(SignalKind::terminate())?;
     let run = tokio::select! {
-        run = rounds::run(&place, options.rounds, options.seed) => run,
+        run = run(directory.path(), &options) => run,
         _ = terminated.recv() => bail!("terminated"),
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     };
@@ -87,7 +96,7 @@ async fn crash(arguments: &[String]) -> Result<bool> {
         if !verdict.findings.is_empty() {
             say(&report::stories(&lines, &verdict));
         }
-        say(&report::closing(&verdict));
+        say(&report::closing(test, &verdict));
         verdict.findings.is_empty()
     });
     if !matches!(passed, Ok(true)) {
@@ -95,6 +104,24 @@ async fn crash(arguments: &[String]) -> Result<bool> {
         kept(directory.path(), options.seed);
     }
     passed
+}
+
+async fn run(directory: &Path, options: &Options) -> Result<(Vec<Line>, Figures)> {
+    if options.power {
+        return power::run(directory, options).await;
+    }
+    let place = Place {
+        directory: directory.to_owned(),
+        jitney: options.jitney.clone(),
+        data: PathBuf::from("data"),
+        syncs: true,
+    };
+    let plan = Plan {
+        rounds: options.rounds,
+        seed: options.seed,
+        blows: KILLS,
+    };
+    rounds::run(&place, None, plan).await
 }
 
 fn kept(directory: &Path, seed: u64) {
@@ -106,6 +133,7 @@ fn kept(directory: &Path, seed: u64) {
 
 fn parse(arguments: &[String]) -> Result<Options> {
     let (mut rounds, mut seed, mut jitney) = (7, None, None);
+    let (mut power, mut control) = (false, 5);
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
         let value = rest
@@ -115,6 +143,14 @@ fn parse(arguments: &[String]) -> Result<Options> {
         match flag.as_str() {
             "--rounds" => rounds = value.parse().with_context(wrong)?,
             "--seed" => seed = Some(value.parse().with_context(wrong)?),
+            "--control" => control = value.parse().with_context(wrong)?,
+            "--power" => {
+                power = match value.as_str() {
+                    "on" => true,
+                    "off" => false,
+                    _ => bail!(wrong()),
+                }
+            }
             "--jitney" => jitney = Some(PathBuf::from(value)),
             _ => bail!("unknown flag `{flag}`; {USAGE}"),
         }
@@ -123,6 +159,8 @@ fn parse(arguments: &[String]) -> Result<Options> {
     Ok(Options {
         rounds,
         seed: seed.unwrap_or_else(random_u64),
+        power,
+        control,
         jitney: jitney
             .canonicalize()
             .with_context(|| format!("there is no `{}`", jitney.display()))?,
@@ -149,6 +187,7 @@ mod tests {
             ("--round 3", "--round"),
             ("--rounds", "--rounds"),
             ("--rounds x", "`x`"),
+            ("--power yes", "`yes`"),
             ("", "--jitney"),
             ("--jitney nowhere", "nowhere"),
         ] {

@@ -17,6 +17,8 @@ const LINES_MAX: usize = 200;
 pub(crate) struct Figures {
     /// Of the server.
     pub(crate) kills: u32,
+    /// Of the server's disk.
+    pub(crate) cuts: u32,
     pub(crate) worker_kills: u32,
     /// By SIGTERM.
     pub(crate) stops: u32,
@@ -29,9 +31,11 @@ pub(crate) fn table(rounds: u32, figures: &Figures, verdict: &Verdict) -> String
     let rows = [
         ("rounds", u64::from(rounds).to_string()),
         ("jobs acknowledged", verdict.acknowledged.to_string()),
+        ("  of them lost", verdict.lost.to_string()),
         ("results checked", verdict.results.to_string()),
         ("deliveries", verdict.deliveries.to_string()),
         ("  of them again", verdict.again.to_string()),
+        ("power cuts", figures.cuts.to_string()),
         ("server kills", figures.kills.to_string()),
         ("worker kills", figures.worker_kills.to_string()),
         ("stops by SIGTERM", figures.stops.to_string()),
@@ -54,10 +58,10 @@ pub(crate) fn table(rounds: u32, figures: &Figures, verdict: &Verdict) -> String
 }
 
 /// The last line: how many checks passed and failed.
-pub(crate) fn closing(verdict: &Verdict) -> String {
+pub(crate) fn closing(test: &str, verdict: &Verdict) -> String {
     let failed = verdict.checks().filter(|(_, _, found)| *found > 0).count();
     let passed = verdict.checks().count() - failed;
-    format!("crash: {passed} passed, {failed} failed")
+    format!("{test}: {passed} passed, {failed} failed")
 }
 
 /// The first finding of each check with the history of what it is about; some of the rest by name.

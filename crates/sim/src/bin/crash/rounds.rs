@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::callers::{self, Caller, Shared};
 use crate::checker;
+use crate::device::Device;
 use crate::history::{self, Event, Line, Recorder};
 use crate::report::Figures;
 use crate::rng::Rng;
@@ -30,7 +31,7 @@ const READERS: usize = 16;
 
 /// What happens at the end of a round.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+pub(crate) enum Blow {
     /// `kill -9` of the server.
     Server,
     /// The same, and again while it recovers.
@@ -45,9 +46,18 @@ enum Blow {
     Stop,
     /// SIGTERM twice: the server goes at once.
     StopAtOnce,
+    /// The power of the server's disk.
+    Power,
+    /// The same, and again while it recovers.
+    PowerTwice,
+    /// The same, and all workers are killed.
+    PowerAndWorkers,
+    /// `kill -9` of the server, and soon after it has recovered the power goes.
+    ServerThenPower,
 }
 
-const BLOWS: [Blow; 7] = [
+/// What falls upon processes.
+pub(crate) const KILLS: &[Blow] = &[
     Blow::Server,
     Blow::ServerTwice,
     Blow::Stop,
@@ -57,19 +67,42 @@ const BLOWS: [Blow; 7] = [
     Blow::OneWorker,
 ];
 
-/// Runs it all in the directory of the place, and reads the history.
-pub(crate) async fn run(place: &Place, rounds: u32, seed: u64) -> Result<(Vec<Line>, Figures)> {
-    let mut run = Run::start(place, seed).await?;
+/// What falls upon a disk.
+pub(crate) const CUTS: &[Blow] = &[
+    Blow::Power,
+    Blow::Power,
+    Blow::Power,
+    Blow::PowerTwice,
+    Blow::PowerAndWorkers,
+    Blow::ServerThenPower,
+];
+
+/// What a run consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: u32,
+    pub(crate) seed: u64,
+    /// Each falls once, in random order, before one falls again.
+    pub(crate) blows: &'static [Blow],
+}
+
+/// Runs it all in the directory of the place, and reads the history. With a device the data lies on it.
+pub(crate) async fn run(
+    place: &Place,
+    device: Option<&mut Device>,
+    plan: Plan,
+) -> Result<(Vec<Line>, Figures)> {
+    let mut run = Run::start(place, device, plan.seed).await?;
     let mut callers = run.callers();
     let mut deck = Vec::new();
-    for round in 1..=rounds {
+    for round in 1..=plan.rounds {
         run.workers.fill(WORKERS, WILD)?;
         run.shared.budget.add_permits(ROUND_JOBS);
         let load = run.rng.millis(100, 1_200);
         sleep(load).await;
         run.all_well(&mut callers)?;
         if deck.is_empty() {
-            deck = run.shuffled();
+            deck = run.shuffled(plan.blows);
         }
         let blow = deck.pop().context("the deck was filled")?;
         run.note(&format!("round {round}: {blow:?}"))?;
@@ -85,11 +118,13 @@ pub(crate) async fn run(place: &Place, rounds: u32, seed: u64) -> Result<(Vec<Li
     run.restart().await?;
     run.read_all().await?;
     run.stop().await?;
+    run.figures.cuts = run.device.as_deref().map_or(0, |device| device.cuts);
     Ok((history::read_all(&place.directory)?, run.figures))
 }
 
-struct Run {
+struct Run<'a> {
     place: Place,
+    device: Option<&'a mut Device>,
     rng: Rng,
     recorder: Arc<Recorder>,
     server: Option<Server>,
@@ -99,14 +134,15 @@ struct Run {
     figures: Figures,
 }
 
-impl Run {
-    async fn start(place: &Place, seed: u64) -> Result<Self> {
+impl<'a> Run<'a> {
+    async fn start(place: &Place, device: Option<&'a mut Device>, seed: u64) -> Result<Self> {
         let mut rng = Rng::new(seed);
         place.prepare()?;
         let recorder = Arc::new(Recorder::open(&place.directory, "callers")?);
         let (current, server) = watch::channel(None);
         let mut run = Self {
             place: place.clone(),
+            device,
             shared: Arc::new(Shared::new(Arc::clone(&recorder), server)),
             workers: Workers::new(place.clone(), rng.fork()),
             rng,
@@ -127,8 +163,8 @@ impl Run {
         callers
     }
 
-    fn shuffled(&mut self) -> Vec<Blow> {
-        let mut deck = BLOWS.to_vec();
+    fn shuffled(&mut self, blows: &[Blow]) -> Vec<Blow> {
+        let mut deck = blows.to_vec();
         for last in (1..deck.len()).rev() {
             deck.swap(last, self.rng.index(last + 1));
         }
@@ -154,19 +190,14 @@ impl Run {
             Blow::ServerTwice => {
                 self.kill().await?;
                 let mut child = self.place.spawn()?;
-                let recovery = u64::try_from(self.figures.recovery_max.as_millis())?;
-                let moment = self.rng.millis(0, recovery);
+                let moment = self.in_recovery()?;
                 sleep(moment).await;
                 child.kill().await?;
                 self.figures.kills += 1;
                 self.note("killed again")?;
             }
             Blow::OneWorker => self.kill_worker().await?,
-            Blow::AllWorkers => {
-                for _ in 0..WORKERS {
-                    self.kill_worker().await?;
-                }
-            }
+            Blow::AllWorkers => self.kill_workers().await?,
             Blow::Both => {
                 self.kill_worker().await?;
                 self.kill().await?;
@@ -179,9 +210,42 @@ impl Run {
                 self.gone("stopped at once")?;
                 self.figures.stops += 1;
             }
+            Blow::Power => self.cut().await?,
+            Blow::PowerTwice => {
+                self.cut().await?;
+                let child = self.place.spawn()?;
+                let moment = self.in_recovery()?;
+                sleep(moment).await;
+                self.device()?.cut(child).await?;
+                self.recorder.record(Event::Cut)?;
+            }
+            Blow::PowerAndWorkers => {
+                self.kill_workers().await?;
+                self.cut().await?;
+            }
+            Blow::ServerThenPower => {
+                self.kill().await?;
+                self.restart().await?;
+                let load = self.rng.millis(0, 100);
+                sleep(load).await;
+                self.cut().await?;
+            }
         }
         if self.server.is_none() {
             self.restart().await?;
+        }
+        Ok(())
+    }
+
+    /// A moment that may lie within a recovery.
+    fn in_recovery(&mut self) -> Result<Duration> {
+        let recovery = u64::try_from(self.figures.recovery_max.as_millis())?;
+        Ok(self.rng.millis(0, recovery))
+    }
+
+    async fn kill_workers(&mut self) -> Result<()> {
+        for _ in 0..WORKERS {
+            self.kill_worker().await?;
         }
         Ok(())
     }
@@ -196,6 +260,17 @@ impl Run {
         server.kill().await?;
         self.figures.kills += 1;
         self.gone("killed")
+    }
+
+    async fn cut(&mut self) -> Result<()> {
+        let server = self.server.take().context("a server runs")?;
+        server.cut(self.device()?).await?;
+        self.recorder.record(Event::Cut)?;
+        self.gone("cut")
+    }
+
+    fn device(&mut self) -> Result<&mut Device> {
+        self.device.as_deref_mut().context("the data lies on a device")
     }
 
     async fn stop(&mut self) -> Result<()> {

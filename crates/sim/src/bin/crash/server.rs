@@ -12,6 +12,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::device::Device;
+use crate::unsynced::UNSYNCED;
+
 /// Small segments, so that the log moves through many; short leases, so that dead workers are noticed
 /// within a round; a cache that most jobs fall out of.
 const CONFIG: &str = r#"
@@ -51,6 +54,10 @@ pub(crate) struct Place {
     pub(crate) directory: PathBuf,
     /// The binary under test.
     pub(crate) jitney: PathBuf,
+    /// The data directory, relative to the directory of the run.
+    pub(crate) data: PathBuf,
+    /// Whether the kernel does what a sync asks for.
+    pub(crate) syncs: bool,
 }
 
 /// A server that runs. Dropping it kills it.
@@ -89,8 +96,16 @@ impl Place {
             .create(true)
             .append(true)
             .open(self.directory.join("server.log"))?;
-        Command::new(&self.jitney)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data", "data"])
+        let mut command = if self.syncs {
+            Command::new(&self.jitney)
+        } else {
+            let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+            command.arg(UNSYNCED).arg(&self.jitney);
+            command
+        };
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&self.data)
             .args(["--config", "jitney.toml", "--ready-file", "ready"])
             .current_dir(&self.directory)
             .stdin(Stdio::null())
@@ -163,13 +178,15 @@ impl Server {
         Ok(())
     }
 
+    /// The power of the device that it writes to goes, and comes back.
+    pub(crate) async fn cut(mut self, device: &mut Device) -> Result<()> {
+        self.alive()?;
+        device.cut(self.child).await
+    }
+
     fn terminate(&mut self) -> Result<()> {
         self.alive()?;
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid
-            .and_then(Pid::from_raw)
-            .context("a child that runs has a pid")?;
-        Ok(kill_process(pid, Signal::TERM)?)
+        signal(&self.child, Signal::TERM)
     }
 
     /// A server that ended by itself is a failure of its own.
@@ -179,6 +196,15 @@ impl Server {
             None => Ok(()),
         }
     }
+}
+
+/// Sends a signal to a child that was not waited for yet.
+pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = pid
+        .and_then(Pid::from_raw)
+        .context("a child that runs has a pid")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 /// The URL of the server that runs now, if one does.

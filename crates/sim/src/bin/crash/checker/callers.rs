@@ -41,12 +41,15 @@ fn kept(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         .map(|answer| answer.job.id.as_str())
         .collect();
     for id in evidence.ids() {
-        verdict.acknowledged += u64::from(acknowledged.contains(id));
         let wrong = match last_reads.get(id) {
             Some(true) => None,
             Some(false) => Some("it has not ended after everything was drained".to_owned()),
             None => Some("it is gone: the last read does not find it".to_owned()),
         };
+        if acknowledged.contains(id) {
+            verdict.acknowledged += 1;
+            verdict.lost += u64::from(wrong.is_some());
+        }
         verdict.look(Check::Kept, id, wrong);
     }
 }
@@ -134,11 +137,15 @@ fn calls(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     for (call, code) in &evidence.failures {
         let clash = evidence.submits.get(call).is_some_and(|submit| submit.clash);
         if !clash {
-            let subject = match evidence.settles.get(call) {
-                Some(settle) => settle.lease.to_owned(),
+            let lease = evidence.settles.get(call).map(|settle| settle.lease);
+            let subject = match lease {
+                Some(lease) => lease.to_owned(),
                 None => format!("\"call\":{},", call.1),
             };
-            let wrong = (!EXCUSED.contains(code)).then(|| format!("call {call:?} was refused with `{code}`"));
+            let forgotten =
+                *code == "unknown_lease" && lease.is_some_and(|lease| evidence.may_be_forgotten(lease));
+            let wrong = (!forgotten && !EXCUSED.contains(code))
+                .then(|| format!("call {call:?} was refused with `{code}`"));
             verdict.look(Check::Unrefused, &subject, wrong);
         }
     }

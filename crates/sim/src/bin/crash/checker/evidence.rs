@@ -30,6 +30,8 @@ pub(super) struct Evidence<'a> {
     pub(super) settles: HashMap<Call<'a>, Settle<'a>>,
     pub(super) verdicts: Vec<Spoken<'a>>,
     polls: HashMap<Call<'a>, &'a str>,
+    /// When the power was cut.
+    cuts: Vec<u64>,
 }
 
 /// A job as it was submitted.
@@ -53,6 +55,8 @@ pub(super) struct Answer<'a> {
 pub(super) struct Lease<'a> {
     worker: &'a str,
     request: &'a str,
+    /// When its worker had it.
+    at: u64,
     pub(super) jobs: BTreeSet<&'a str>,
 }
 
@@ -114,6 +118,12 @@ impl<'a> Evidence<'a> {
         numbers
     }
 
+    /// Whether the power went after this lease was given to its worker: who holds what is written, not synced.
+    pub(super) fn may_be_forgotten(&self, lease: &str) -> bool {
+        let given = self.leases.get(lease).map(|lease| lease.at);
+        given.is_some_and(|given| self.cuts.iter().any(|cut| given <= *cut))
+    }
+
     fn take(&mut self, line: &'a Line) {
         let by = line.by.as_str();
         match &line.event {
@@ -148,7 +158,7 @@ impl<'a> Evidence<'a> {
                 self.answer((by, *call));
                 let request = self.polls.get(&(by, *call)).copied().unwrap_or_default();
                 for batch in batches {
-                    self.leased(by, request, &batch.lease);
+                    self.leased(by, request, &batch.lease, line.at);
                     for (id, n, hash, _) in &batch.jobs {
                         self.delivered(&batch.lease, id, *n, *hash);
                     }
@@ -171,6 +181,7 @@ impl<'a> Evidence<'a> {
                     verdict,
                 }));
             }
+            Event::Cut => self.cuts.push(line.at),
             Event::Note { .. } => {}
         }
     }
@@ -205,10 +216,11 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    fn leased(&mut self, worker: &'a str, request: &'a str, lease: &'a str) {
+    fn leased(&mut self, worker: &'a str, request: &'a str, lease: &'a str, at: u64) {
         let first = self.leases.entry(lease).or_insert_with(|| Lease {
             worker,
             request,
+            at,
             jobs: BTreeSet::new(),
         });
         if (first.worker, first.request) != (worker, request) {

@@ -85,6 +85,8 @@ pub(crate) struct Verdict {
     /// How much each check looked at.
     pub(crate) looked_at: BTreeMap<Check, u64>,
     pub(crate) acknowledged: u64,
+    /// Acknowledged jobs that are not there with an outcome in the end.
+    pub(crate) lost: u64,
     pub(crate) results: u64,
     pub(crate) deliveries: u64,
     /// Deliveries of a job that was handed out before.
@@ -157,7 +159,7 @@ fn call(line: &Line) -> Option<(&str, u64)> {
         | Event::Leased { call, .. }
         | Event::Settle { call, .. }
         | Event::Settled { call, .. } => *call,
-        Event::Note { .. } => return None,
+        Event::Cut | Event::Note { .. } => return None,
     };
     Some((&line.by, call))
 }

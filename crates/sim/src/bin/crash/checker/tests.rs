@@ -323,6 +323,31 @@ fn a_refusal_without_a_cause_is_found() {
 }
 
 #[test]
+fn a_lease_may_be_forgotten_only_if_the_power_went_after_it_was_given() {
+    for (cut_first, verdict) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut history = History::fine();
+        let order = data(1, Plan::Well);
+        if cut_first {
+            history.push("callers", Event::Cut);
+        }
+        history.leased("w2", "t3", "a", &order);
+        if !cut_first {
+            history.push("callers", Event::Cut);
+        }
+        let call = history.settle("w2", "t3", "a", Outcome::Ok);
+        if verdict {
+            history.settled("w2", call, "a", "unknown");
+        } else {
+            let (code, effect) = ("unknown_lease".to_owned(), false);
+            history.push("w2", Event::Failed { call, code, effect });
+        }
+        let check = if verdict { Check::Fenced } else { Check::Unrefused };
+        let expected = if cut_first { vec![check] } else { Vec::new() };
+        assert_eq!(history.found(), expected);
+    }
+}
+
+#[test]
 fn data_that_changed_on_its_way_is_found() {
     let mut history = History::fine();
     history.spoil(|event| match event {

@@ -134,6 +134,7 @@ fn fenced(evidence: &Evidence<'_>, ends: &Ends<'_>, verdict: &mut Verdict) {
                 verdict.look(Check::Fenced, id, wrong);
             }
             "late" | "released" => verdict.saw(Check::Fenced),
+            "unknown" if evidence.may_be_forgotten(settle.lease) => verdict.saw(Check::Fenced),
             other => verdict.find(
                 Check::Fenced,
                 id,
