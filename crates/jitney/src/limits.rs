@@ -17,6 +17,10 @@ pub struct Limits {
     /// Bytes of request bodies in memory at once. 256 MiB; a body that is read as a whole is no larger. Workers, who bring what lets
     /// the queue empty, may use a quarter more.
     pub bodies_bytes_max: u64,
+    /// Bytes of records that wait for the disk, at which new work is refused: what a slow disk may hold in memory. 64 MiB:
+    /// a third of a second of a disk that takes 200 MB/s. What comes in one call may go beyond it; outcomes are not held to
+    /// it: they are no more than what is leased.
+    pub queued_bytes_max: u64,
     /// Callers waiting for an outcome. 20k: each holds a connection.
     pub waiters_max: u64,
     /// Open connections. 25k, and at most the open-file limit less 512.
@@ -60,6 +64,7 @@ impl Default for Limits {
             job_bytes_max: 1 << 20,
             body_bytes_max: 16 << 20,
             bodies_bytes_max: 256 << 20,
+            queued_bytes_max: 64 << 20,
             waiters_max: 20_000,
             connections_max: 25_000,
             processors_max: 1_000,

@@ -122,8 +122,11 @@ fn draw_limits(rng: &mut Rng) -> Limits {
     // Sometimes results go soon, and segments are copied; else everything must be remembered to the end.
     let forgetful = rng.permille(350);
     let soon = Duration::from_secs(rng.range(3, 30));
+    let short_queue = rng.permille(100);
     Limits {
-        jobs_max: if rng.permille(100) { 20 } else { 100_000 },
+        jobs_max: if short_queue { 20 } else { 100_000 },
+        // Two of the largest jobs: the simulated disk stalls now and then.
+        queued_bytes_max: if short_queue { 8 << 10 } else { 64 << 20 },
         job_bytes_max: 4 << 10,
         body_bytes_max: 16 << 10,
         waiters_max: if rng.permille(50) { 3 } else { 20_000 },

@@ -20,6 +20,7 @@ impl Config {
             "listen" listen;
             "allowed_hosts" allowed_hosts;
             "bodies_bytes_max" limits.bodies_bytes_max;
+            "queued_bytes_max" limits.queued_bytes_max;
             "jobs_max" limits.jobs_max;
             "log_bytes_max" limits.log_bytes_max;
             "max_job_bytes" limits.job_bytes_max;

@@ -219,6 +219,7 @@ pub(super) const KEYS: &[Key<Server>] = &[
     key!("max_job_bytes", limits.job_bytes_max, size),
     key!("max_body_bytes", limits.body_bytes_max, size),
     key!("bodies_bytes_max", limits.bodies_bytes_max, size),
+    key!("queued_bytes_max", limits.queued_bytes_max, size),
     key!("waiters_max", limits.waiters_max, count, 1),
     key!("connections_max", limits.connections_max, count, 1),
     key!("processors_max", limits.processors_max, count, 1),

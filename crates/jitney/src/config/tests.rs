@@ -92,7 +92,7 @@ fn the_examples_of_the_reference_are_the_defaults_of_normal() {
     assert_eq!(config.options.routes.len(), 1);
 }
 
-const EVERY_FIELD: &str = "[server]\nlisten = 'localhost:1'\nallowed_hosts = 'Jobs.example, *.x,*'\nbodies_bytes_max = 19\ndata = 'd'\nsegment_bytes = '2MiB'\ncache_bytes = 2\njobs_max = 3\n\
+const EVERY_FIELD: &str = "[server]\nlisten = 'localhost:1'\nallowed_hosts = 'Jobs.example, *.x,*'\nbodies_bytes_max = 19\nqueued_bytes_max = 20\ndata = 'd'\nsegment_bytes = '2MiB'\ncache_bytes = 2\njobs_max = 3\n\
          log_bytes_max = '4GiB'\nmax_job_bytes = 5\nmax_body_bytes = 6\nwaiters_max = 7\nconnections_max = 8\n\
          processors_max = 9\nchildren_max = 10\nwait_max = '11s'\nkeys_max = 12\nresults_max = 13\n\
          result_bytes_max = 14\nresult_ttl = '15s'\nkey_ttl = '16s'\ngrace = '17s'\nslow_client_timeout = '18s'\n\
@@ -126,6 +126,7 @@ fn every_field_of_the_server_can_be_set() {
         job_bytes_max: 5,
         body_bytes_max: 6,
         bodies_bytes_max: 19,
+        queued_bytes_max: 20,
         waiters_max: 7,
         connections_max: 8,
         processors_max: 9,

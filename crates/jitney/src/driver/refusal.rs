@@ -7,10 +7,10 @@ use crate::units::format_count;
 /// A refusal. Nothing of the call was done, except where a variant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Too many unsettled jobs, or bytes on disk. Retry after a while.
+    /// Too many unsettled jobs, bytes on disk, or bytes on their way there. Retry after a while.
     #[error("the queue is full: `{what}` is {}", format_count(*limit))]
     QueueFull {
-        /// Which limit: `jobs_max` or `log_bytes_max`.
+        /// Which limit: `jobs_max`, `log_bytes_max` or `queued_bytes_max`.
         what: &'static str,
         /// Its value.
         limit: u64,

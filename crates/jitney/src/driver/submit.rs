@@ -162,6 +162,14 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if let Some(limit) = limits.log_bytes_max.filter(|limit| usage.disk_bytes >= *limit) {
             return Err(self.queue_full("log_bytes_max", limit, &submit.processor));
         }
+        if usage.queued_bytes >= limits.queued_bytes_max {
+            // The disk is slow, not the workers.
+            return Err(Refusal::QueueFull {
+                what: "queued_bytes_max",
+                limit: limits.queued_bytes_max,
+                retry_after: RETRY_AFTER_DEFAULT,
+            });
+        }
         if submit.is_named() && usage.keys >= limits.keys_max {
             return Err(Refusal::KeysFull {
                 limit: limits.keys_max,

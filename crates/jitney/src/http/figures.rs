@@ -24,6 +24,11 @@ pub(super) fn limits(app: &App, info: Option<&Info>) -> Vec<Limit> {
             limits.bodies_bytes_max,
             Some(app.bodies().held()),
         ),
+        (
+            "queued_bytes_max",
+            limits.queued_bytes_max,
+            of_driver(|info| info.usage.queued_bytes),
+        ),
         ("waiters_max", limits.waiters_max, of_driver(|info| info.waiters)),
         ("connections_max", limits.connections_max, connections),
         (

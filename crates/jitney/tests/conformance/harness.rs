@@ -63,6 +63,12 @@ pub(crate) trait Faulty: Restarts {
     /// The next sync fails, and what it should have made durable is lost with the power.
     fn fail_next_sync(&mut self);
 
+    /// There is no more room from now on than what is used already.
+    fn fill(&mut self);
+
+    /// There is room again.
+    fn make_room(&mut self);
+
     /// The most bytes that one append may have.
     fn append_bytes_max(&self) -> u64;
 }

@@ -7,6 +7,7 @@
 
 #![cfg(test)]
 
+mod backpressure;
 mod content;
 mod delivery;
 mod dir_log;
@@ -138,6 +139,9 @@ macro_rules! buses_on_a_faulty_medium {
                 c04_a_failed_sync_acknowledges_nothing_and_ends_the_node;
             content:
                 c24_what_no_append_can_hold_is_refused_with_the_limit;
+            backpressure:
+                c31_a_slow_medium_refuses_new_work_and_holds_a_bounded_amount
+                c31_a_full_medium_refuses_new_work_and_takes_outcomes;
             lifecycle:
                 c40_a_repeat_of_a_submit_that_found_no_room_is_a_new_submit;
             many:

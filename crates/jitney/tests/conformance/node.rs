@@ -208,6 +208,14 @@ impl<H: Harness> Node<H> {
         })
     }
 
+    /// Why a call was refused, if it was; any other answer stays for later.
+    pub(crate) fn peek_refusal(&mut self, call: Call) -> Option<Refusal> {
+        self.port.with(|door| match door.answers.get(&call.0) {
+            Some(Answer::Refused(refusal)) => Some(refusal.clone()),
+            _ => None,
+        })
+    }
+
     pub(crate) fn get(&mut self, id: JobId) -> Result<JobView, Refusal> {
         let call = self.call(Command::Get { id, wait: None });
         match self.answered(call) {

@@ -83,6 +83,14 @@ impl Faulty for SimLog {
         self.disk.fail_next_sync();
     }
 
+    fn fill(&mut self) {
+        self.disk.set_capacity(Some(self.disk.used()));
+    }
+
+    fn make_room(&mut self) {
+        self.disk.set_capacity(None);
+    }
+
     fn append_bytes_max(&self) -> u64 {
         u64::try_from(options().frame_bytes_max).unwrap()
     }

@@ -320,6 +320,8 @@ pub struct Usage {
     pub keys: u64,
     /// Bytes on disk, spares included.
     pub disk_bytes: u64,
+    /// Bytes of records that wait for their write and sync.
+    pub queued_bytes: u64,
     /// Commit groups written.
     pub groups: u64,
     /// How many appends each of them had.

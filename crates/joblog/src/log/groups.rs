@@ -144,10 +144,14 @@ impl<S: Storage> Log<S> {
 
     /// Whether the hot segment can hold `bytes` behind all that is queued.
     fn fits_hot_segment(&self, bytes: usize) -> bool {
-        let queued: u64 = self.queue.iter().map(Group::bytes).sum();
-        let in_flight = self.in_flight.as_ref().map_or(0, |commit| commit.bytes());
         let head = u64::try_from(bytes + 2 * frame::HEAD).unwrap_or(u64::MAX);
-        !self.needs_switch(queued + in_flight + head)
+        !self.needs_switch(self.queued_bytes() + head)
+    }
+
+    /// Bytes of the frames that are not written and synced yet.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        let queued: u64 = self.queue.iter().map(Group::bytes).sum();
+        queued + self.in_flight.as_ref().map_or(0, |commit| commit.bytes())
     }
 
     /// The first group cannot have the segment that it needs: its new work fails, or all of it.

@@ -109,6 +109,7 @@ async fn info_shows_version_bus_features_limits_and_usage() {
             "max_body_bytes",
             "max_job_bytes",
             "processors_max",
+            "queued_bytes_max",
             "result_bytes_max",
             "result_ttl",
             "results_max",
