@@ -3,14 +3,15 @@
 //! In: records as they become durable, or as recovery reads them: the same code for both. Out: where a job's
 //! records are, what an id or a key stands for, how much of each segment is live. The log owns it.
 //!
-//! Sizes without the tables' own overhead: an unsettled job is 28 bytes, a finished one 44 and 24 in its queue; a
+//! Sizes without the tables' own overhead: an unsettled job is 36 bytes, a finished one 44 and 24 in its queue; a
 //! job with a client's id or an idempotency key adds about 150.
 
-use crate::hash::{IdMap, Seed};
+use crate::hash::{IdMap, Seed, WideMap};
 use crate::ids::{JobId, WallMs};
 use crate::live::{ENDED_BYTES, Live};
 use crate::log::{KeyEntry, Known, Options, Ticket};
 use crate::record::{End, Ended, IdempotencyKey, Outcome, Reason, Submit};
+use crate::replay::Seat;
 use crate::retention::Retention;
 use crate::time::{Mono, Now};
 
@@ -26,11 +27,22 @@ pub(crate) struct Place {
 }
 
 #[derive(Clone, Copy)]
+struct Unsettled {
+    submit: Place,
+    /// During a start only.
+    seat: Seat,
+    /// It has an [`Identity`].
+    identified: bool,
+}
+
+#[derive(Clone, Copy)]
 struct Finished {
     submit: Place,
     outcome: Place,
     end: End,
     reason: Option<Reason>,
+    /// It has an [`Identity`].
+    identified: bool,
 }
 
 /// What a client's id or an idempotency key adds.
@@ -58,13 +70,15 @@ pub(crate) struct Counts {
 pub(crate) struct Index {
     limits: Limits,
     submitting: IdMap<JobId, Ticket>,
-    unsettled: IdMap<JobId, Place>,
-    finished: IdMap<JobId, Finished>,
-    identities: IdMap<JobId, Identity>,
-    keys: IdMap<IdempotencyKey, JobId>,
+    unsettled: WideMap<JobId, Unsettled>,
+    finished: WideMap<JobId, Finished>,
+    identities: WideMap<JobId, Identity>,
+    keys: WideMap<IdempotencyKey, JobId>,
     retention: Retention,
     pub(crate) live: Live,
     counts: Counts,
+    /// The log is being read: nobody asks for results, but for those of jobs with an identity.
+    starting: bool,
 }
 
 struct Limits {
@@ -95,14 +109,24 @@ impl Index {
                 keys_max: options.keys_max,
             },
             submitting: IdMap::with_hasher(seed),
-            unsettled: IdMap::with_hasher(seed),
-            finished: IdMap::with_hasher(seed),
-            identities: IdMap::with_hasher(seed),
-            keys: IdMap::with_hasher(seed),
+            unsettled: WideMap::new(seed),
+            finished: WideMap::new(seed),
+            identities: WideMap::new(seed),
+            keys: WideMap::new(seed),
             retention: Retention::default(),
             live: Live::new(seed),
             counts: Counts::default(),
+            starting: true,
         }
+    }
+
+    /// All has been read.
+    pub(crate) fn started(&mut self) {
+        for (id, before) in self.finished.enter() {
+            self.result_gone(id, &before);
+        }
+        self.starting = false;
+        self.shed();
     }
 
     /// A submit was queued: its id and key are taken from now on.
@@ -118,35 +142,51 @@ impl Index {
         }
     }
 
-    /// A submit is durable.
-    pub(crate) fn submit(&mut self, submit: &Submit<'_>, place: Place) -> Submitted {
-        let id = submit.id;
-        if self.unsettled.contains_key(&id) {
-            self.submitting.remove(&id);
+    /// A submit is durable. At a start `seat` is the job's in the replay.
+    pub(crate) fn submit(&mut self, submit: &Submit<'_>, place: Place, seat: Seat) -> Submitted {
+        let (id, identified) = (submit.id, submit.has_identity());
+        let queued = self.submitting.remove(&id).is_some();
+        let unsettled = Unsettled {
+            submit: place,
+            seat,
+            identified,
+        };
+        if !self.unsettled.insert_new(id, unsettled) {
             self.counts.submits_ignored += 1;
             return Submitted::Ignored;
         }
-        let queued = self.submitting.remove(&id).is_some();
-        if (!queued || self.finished.contains_key(&id)) && self.forget(id) {
-            // Its result's time was up when it was submitted anew; a wall clock that went back hides that.
-            self.retention.forget(id);
+        if identified {
+            if (!queued || self.finished.contains_key(&id)) && self.forget(id) {
+                // Its result's time was up when it was submitted anew; a wall clock that went back hides that.
+                self.retention.forget(id);
+            }
+            self.identify(submit);
         }
-        self.unsettled.insert(id, place);
-        self.identify(submit);
         self.live.add(place.slot, u64::from(place.bytes));
         self.live.job_in(place.slot);
         Submitted::New
     }
 
-    /// An outcome is durable. `false` if it changes nothing: the first wins.
-    pub(crate) fn outcome(&mut self, outcome: &Outcome<'_>, place: Place, age_ms: u64, now: Now) -> bool {
+    /// An outcome is durable. `None` if it changes nothing: the first wins.
+    pub(crate) fn outcome(
+        &mut self,
+        outcome: &Outcome<'_>,
+        place: Place,
+        age_ms: u64,
+        now: Now,
+    ) -> Option<Seat> {
         let id = outcome.id;
-        let Some(submit) = self.unsettled.remove(&id) else {
+        let Some(unsettled) = self.unsettled.remove(&id) else {
             self.counts.outcomes_ignored += 1;
-            return false;
+            return None;
         };
+        let Unsettled {
+            submit,
+            seat,
+            identified,
+        } = unsettled;
         let mut keep_ms = outcome.keep_ms.unwrap_or(self.limits.result_ttl_ms);
-        if let Some(identity) = self.identities.get_mut(&id) {
+        if identified && let Some(identity) = self.identities.get_mut(&id) {
             identity.end = Some((outcome.end, outcome.reason, outcome.finished));
             keep_ms = keep_ms.max(self.limits.key_ttl_ms);
         }
@@ -155,19 +195,30 @@ impl Index {
             outcome: place,
             end: outcome.end,
             reason: outcome.reason,
+            identified,
         };
         self.live.job_out(submit.slot);
         self.live.count_end();
         self.live.add(place.slot, u64::from(place.bytes));
         self.counts.result_bytes += finished.bytes();
-        self.finished.insert(id, finished);
         if age_ms >= keep_ms {
-            self.forget(id);
-        } else {
-            self.retention.enter(id, keep_ms, age_ms, now);
+            self.result_gone(id, &finished);
+            if identified {
+                self.drop_identity(id);
+            }
+            return Some(seat);
+        }
+        self.retention.enter(id, keep_ms, age_ms, now);
+        if self.starting && !identified {
+            self.finished.put_by(id, finished);
+        } else if let Some(before) = self.finished.insert(id, finished) {
+            // Nobody submits an id of the server's own anew; a log that says so is read all the same.
+            self.result_gone(id, &before);
+        }
+        if !self.starting {
             self.shed();
         }
-        true
+        Some(seat)
     }
 
     /// Forgets up to `at_most` jobs whose time is up. Says whether there may be more.
@@ -221,10 +272,15 @@ impl Index {
         Some(KeyEntry { id, fingerprint })
     }
 
+    /// The seat of an unsettled job in the replay: at a start only.
+    pub(crate) fn seat(&self, id: JobId) -> Option<Seat> {
+        self.unsettled.get(&id).map(|job| job.seat)
+    }
+
     /// Where a durable job's submit is, and its outcome if that is kept.
     pub(crate) fn places(&self, id: JobId) -> Option<(Place, Option<Place>)> {
-        if let Some(submit) = self.unsettled.get(&id) {
-            return Some((*submit, None));
+        if let Some(job) = self.unsettled.get(&id) {
+            return Some((job.submit, None));
         }
         self.finished
             .get(&id)
@@ -252,45 +308,52 @@ impl Index {
         self.counts
     }
 
-    /// An end without a result was read: at a start only.
-    pub(crate) fn ended(&mut self, ended: &Ended, place: Place, age_ms: u64, now: Now) {
-        let id = ended.id;
-        let submit = self.unsettled.remove(&id);
+    /// An end without a result was read: at a start only. The job's seat, if it was unsettled.
+    pub(crate) fn ended(&mut self, ended: &Ended, place: Place, age_ms: u64, now: Now) -> Option<Seat> {
+        let unsettled = self.unsettled.remove(&ended.id);
+        let submit = unsettled.map(|job| job.submit);
         if let Some(submit) = submit {
             self.live.job_out(submit.slot);
             self.live.sub(submit.slot, u64::from(submit.bytes));
-            self.live.bury(id, submit.slot, place.slot);
+            self.live.bury(ended.id, submit.slot, place.slot);
         }
-        if ended.has_identity() && !self.finished.contains_key(&id) {
-            self.drop_identity(id);
-            if let Some(key) = ended.idempotency {
-                self.keys.insert(key, id);
-            }
-            self.identities.insert(
-                id,
-                Identity {
-                    fingerprint: ended.fingerprint,
-                    key: ended.idempotency,
-                    client_id: ended.client_id,
-                    end: None,
-                    slot: None,
-                },
-            );
-        } else if submit.is_none() {
-            return;
-        }
-        let Some(identity) = self.identities.get_mut(&id) else {
-            return;
-        };
-        identity.end = Some((ended.end, ended.reason, ended.finished));
         let slot = submit.map_or(place.slot, |submit| submit.slot);
-        identity.slot = Some(slot);
-        self.live.add(slot, ENDED_BYTES);
-        if age_ms >= self.limits.key_ttl_ms {
-            self.forget(id);
-        } else {
-            self.retention.enter_key(id, self.limits.key_ttl_ms, age_ms, now);
+        if ended.has_identity() && !self.finished.contains_key(&ended.id) {
+            self.identify_ended(ended);
+        } else if submit.is_none() {
+            return None;
         }
+        if let Some(identity) = self.identities.get_mut(&ended.id) {
+            identity.end = Some((ended.end, ended.reason, ended.finished));
+            identity.slot = Some(slot);
+            self.live.add(slot, ENDED_BYTES);
+            if age_ms >= self.limits.key_ttl_ms {
+                self.forget(ended.id);
+            } else {
+                self.retention
+                    .enter_key(ended.id, self.limits.key_ttl_ms, age_ms, now);
+            }
+        }
+        unsettled.map(|job| job.seat)
+    }
+
+    /// What recognises a repeat of a job is all that is left of it.
+    fn identify_ended(&mut self, ended: &Ended) {
+        let id = ended.id;
+        self.drop_identity(id);
+        if let Some(key) = ended.idempotency {
+            self.keys.insert(key, id);
+        }
+        self.identities.insert(
+            id,
+            Identity {
+                fingerprint: ended.fingerprint,
+                key: ended.idempotency,
+                client_id: ended.client_id,
+                end: None,
+                slot: None,
+            },
+        );
     }
 
     /// Lets the oldest results give way until so many bytes of them are gone: the disk is full.
@@ -301,7 +364,7 @@ impl Index {
 
     /// What a copy of this submit must be, if it is to be copied.
     pub(crate) fn submit_to_copy(&self, id: JobId, place: Place) -> Kept {
-        if self.unsettled.get(&id) == Some(&place)
+        if self.unsettled.get(&id).is_some_and(|job| job.submit == place)
             || self.finished.get(&id).is_some_and(|job| job.submit == place)
         {
             return Kept::Whole;
@@ -377,8 +440,8 @@ impl Index {
     /// A submit was copied, durably.
     pub(crate) fn submit_copied(&mut self, id: JobId, from: Place, to: Place) {
         let bytes = u64::from(from.bytes);
-        if let Some(place) = self.unsettled.get_mut(&id).filter(|place| **place == from) {
-            *place = to;
+        if let Some(job) = self.unsettled.get_mut(&id).filter(|job| job.submit == from) {
+            job.submit = to;
             self.live.job_out(from.slot);
             self.live.job_in(to.slot);
         } else if let Some(job) = self.finished.get_mut(&id).filter(|job| job.submit == from) {
@@ -459,11 +522,14 @@ impl Index {
 
     /// Forgets a finished job: its result and its key. `false` if nothing of it was known.
     fn forget(&mut self, id: JobId) -> bool {
-        let identity = self.drop_identity(id);
         let finished = self.finished.remove(&id);
         if let Some(finished) = finished {
             self.result_gone(id, &finished);
+            if !finished.identified {
+                return true;
+            }
         }
+        let identity = self.drop_identity(id);
         finished.is_some() || identity.is_some_and(|identity| identity.slot.is_some())
     }
 
@@ -489,19 +555,21 @@ impl Index {
 
     /// The oldest result gives way; a job with an identity stays known. `false`: there is none.
     fn shed_one(&mut self) -> bool {
-        let identities = &self.identities;
-        let Some(id) = self.retention.give_way(|id| identities.contains_key(&id)) else {
+        let finished = &self.finished;
+        let key_stays = |id| finished.get(&id).is_some_and(|job| job.identified);
+        let Some(id) = self.retention.give_way(key_stays) else {
             return false;
         };
         self.counts.results_evicted += 1;
-        if !self.identities.contains_key(&id) {
-            self.forget(id);
-        } else if let Some(finished) = self.finished.remove(&id) {
-            self.result_gone(id, &finished);
-            if let Some(identity) = self.identities.get_mut(&id) {
-                identity.slot = Some(finished.submit.slot);
-                self.live.add(finished.submit.slot, ENDED_BYTES);
-            }
+        let Some(finished) = self.finished.remove(&id) else {
+            return true;
+        };
+        self.result_gone(id, &finished);
+        if finished.identified
+            && let Some(identity) = self.identities.get_mut(&id)
+        {
+            identity.slot = Some(finished.submit.slot);
+            self.live.add(finished.submit.slot, ENDED_BYTES);
         }
         true
     }

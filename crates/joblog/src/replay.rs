@@ -1,13 +1,15 @@
 //! The lives of the jobs that were unsettled when the process ended.
 //!
 //! In: every record, in order. Out: for each unsettled job its attempts, crashes and leases, and each lease that
-//! still holds one. Jobs leave as they are handed over, so that ten million need no second copy.
+//! still holds one. A job's seat stands in the index, so that each record is looked up once.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::hash::{IdMap, Seed};
 use crate::ids::{JobId, Priority, Token, WallMs};
+use crate::index::Index;
 use crate::record::{Cause, Dispatch, Return, Submit, Tries};
 
 /// What a start finds of before.
@@ -94,11 +96,16 @@ pub(crate) const fn by_settle(cause: Cause) -> bool {
     }
 }
 
+/// Which of the replay's jobs this is. The index keeps it; after the start it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seat(u32);
+
 struct Job {
+    id: JobId,
     sequence: u64,
     accepted: WallMs,
-    processor: Arc<str>,
-    group: Arc<str>,
+    processor: Name,
+    group: Name,
     /// Most jobs have none of it.
     rare: Option<Box<Rare>>,
     wire_bytes: u32,
@@ -126,22 +133,104 @@ struct Lease {
     held: usize,
 }
 
+/// Which of the texts this is.
+#[derive(Clone, Copy)]
+struct Name(u32);
+
+/// The names of processors and groups, each once.
+#[derive(Default)]
+struct Names {
+    texts: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, Name>,
+}
+
+impl Names {
+    /// `last` is the name that stood in the same place of the record before: most have the same.
+    fn enter(&mut self, text: &str, last: Option<Name>) -> Name {
+        if let Some(last) = last.filter(|last| **self.text(*last) == *text) {
+            return last;
+        }
+        if let Some(name) = self.numbers.get(text) {
+            return *name;
+        }
+        let name = Name(u32::try_from(self.texts.len()).expect("fewer than 4 billion names fit in memory"));
+        let shared: Arc<str> = Arc::from(text);
+        self.texts.push(Arc::clone(&shared));
+        self.numbers.insert(shared, name);
+        name
+    }
+
+    fn text(&self, Name(number): Name) -> &Arc<str> {
+        &self.texts[usize::try_from(number).expect("a pointer has at least 32 bits")]
+    }
+}
+
+/// The jobs by their seats.
+#[derive(Default)]
+struct Jobs {
+    seats: Vec<Option<Job>>,
+    free: Vec<Seat>,
+}
+
+impl Jobs {
+    /// The seat that the next job gets.
+    fn next_seat(&self) -> Seat {
+        self.free.last().copied().unwrap_or_else(|| {
+            Seat(u32::try_from(self.seats.len()).expect("fewer than 4 billion jobs fit in memory"))
+        })
+    }
+
+    fn enter(&mut self, job: Job) {
+        match self.free.pop() {
+            Some(seat) => self.seats[seat.index()] = Some(job),
+            None => self.seats.push(Some(job)),
+        }
+    }
+
+    fn remove(&mut self, seat: Seat) -> Option<Job> {
+        let job = self.seats.get_mut(seat.index())?.take()?;
+        self.free.push(seat);
+        Some(job)
+    }
+
+    fn get(&self, seat: Seat) -> Option<&Job> {
+        self.seats.get(seat.index())?.as_ref()
+    }
+
+    fn get_mut(&mut self, seat: Seat) -> Option<&mut Job> {
+        self.seats.get_mut(seat.index())?.as_mut()
+    }
+}
+
+impl Seat {
+    fn index(self) -> usize {
+        usize::try_from(self.0).expect("a pointer has at least 32 bits")
+    }
+}
+
 pub(crate) struct Replay {
-    jobs: IdMap<JobId, Job>,
+    jobs: Jobs,
     leases: IdMap<Token, Lease>,
-    names: HashSet<Arc<str>>,
+    names: Names,
+    /// The processor and the group of the submit before.
+    last_names: Option<(Name, Name)>,
     last_sequence: u64,
 }
 
 impl Replay {
     pub(crate) fn new(seed: u64) -> Self {
-        let seed = Seed(seed);
         Self {
-            jobs: IdMap::with_hasher(seed),
-            leases: IdMap::with_hasher(seed),
-            names: HashSet::new(),
+            jobs: Jobs::default(),
+            leases: IdMap::with_hasher(Seed(seed)),
+            names: Names::default(),
+            last_names: None,
             last_sequence: 0,
         }
+    }
+
+    /// The seat of the job that [`Replay::submit`] enters next.
+    pub(crate) fn next_seat(&self) -> Seat {
+        self.jobs.next_seat()
     }
 
     pub(crate) fn submit(&mut self, submit: &Submit<'_>) {
@@ -153,23 +242,28 @@ impl Replay {
                 ..Rare::default()
             })
         });
+        let (last_processor, last_group) = self.last_names.unzip();
+        let processor = self.names.enter(submit.processor, last_processor);
+        let group = self.names.enter(submit.group, last_group);
+        self.last_names = Some((processor, group));
         let job = Job {
+            id: submit.id,
             sequence: submit.sequence,
             accepted: submit.accepted,
-            processor: self.name(submit.processor),
-            group: self.name(submit.group),
+            processor,
+            group,
             rare,
             wire_bytes: submit.wire_bytes(),
             priority: submit.priority,
         };
-        self.jobs.insert(submit.id, job);
+        self.jobs.enter(job);
     }
 
     /// A batch was handed out: its jobs leave any earlier lease.
-    pub(crate) fn dispatch(&mut self, dispatch: &Dispatch<'_>) {
+    pub(crate) fn dispatch(&mut self, dispatch: &Dispatch<'_>, index: &Index) {
         let mut held = 0;
         for id in &dispatch.jobs {
-            let Some(job) = self.jobs.get_mut(id) else {
+            let Some(job) = self.job_mut(*id, index) else {
                 continue;
             };
             let rare = job.rare.get_or_insert_default();
@@ -201,15 +295,15 @@ impl Replay {
             held,
         };
         if let Some(before) = self.leases.insert(dispatch.token, lease) {
-            self.let_go(dispatch, &before.jobs);
+            self.let_go(dispatch, &before.jobs, index);
         }
     }
 
     /// A lease that is written anew holds what it lists: of its other jobs a copy says no more.
-    fn let_go(&mut self, dispatch: &Dispatch<'_>, before: &[JobId]) {
+    fn let_go(&mut self, dispatch: &Dispatch<'_>, before: &[JobId], index: &Index) {
         let listed: BTreeSet<JobId> = dispatch.jobs.iter().copied().collect();
         for id in before.iter().filter(|id| !listed.contains(*id)) {
-            let rare = self.jobs.get_mut(id).and_then(|job| job.rare.as_mut());
+            let rare = self.job_mut(*id, index).and_then(|job| job.rare.as_mut());
             if let Some(rare) = rare.filter(|rare| rare.past.last_token == Some(dispatch.token)) {
                 rare.held = false;
             }
@@ -222,8 +316,8 @@ impl Replay {
         }
     }
 
-    pub(crate) fn returned(&mut self, returned: &Return<'_>) {
-        let Some(job) = self.jobs.get_mut(&returned.id) else {
+    pub(crate) fn returned(&mut self, returned: &Return<'_>, index: &Index) {
+        let Some(job) = self.job_mut(returned.id, index) else {
             return;
         };
         let rare = job.rare.get_or_insert_default();
@@ -247,8 +341,8 @@ impl Replay {
     }
 
     /// What happened to a job in a segment that is gone, in sum.
-    pub(crate) fn tries(&mut self, tries: &Tries) {
-        let Some(job) = self.jobs.get_mut(&tries.id) else {
+    pub(crate) fn tries(&mut self, tries: &Tries, index: &Index) {
+        let Some(job) = self.job_mut(tries.id, index) else {
             return;
         };
         let rare = job.rare.get_or_insert_default();
@@ -271,8 +365,8 @@ impl Replay {
     }
 
     /// The job ended.
-    pub(crate) fn settled(&mut self, id: JobId) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+    pub(crate) fn settled(&mut self, seat: Seat) {
+        let Some(job) = self.jobs.remove(seat) else { return };
         if let Some(rare) = job.rare
             && rare.held
             && let Some(token) = rare.past.last_token
@@ -287,24 +381,36 @@ impl Replay {
     }
 
     /// All has been read.
-    pub(crate) fn finish(mut self) -> Drain {
-        let mut order: Vec<(u64, JobId)> = self.jobs.iter().map(|(id, job)| (job.sequence, *id)).collect();
-        order.sort_unstable_by(|a, b| b.cmp(a));
+    pub(crate) fn finish(mut self, index: &Index) -> Drain {
+        let jobs = (0..).map(Seat).zip(&self.jobs.seats);
+        let mut order: Vec<(u64, Seat)> = jobs
+            .filter_map(|(seat, job)| Some((job.as_ref()?.sequence, seat)))
+            .collect();
+        order.sort_unstable_by_key(|(sequence, _)| Reverse(*sequence));
         let mut tokens: Vec<Token> = self.leases.keys().copied().collect();
         tokens.sort_unstable();
         let leases = tokens
             .into_iter()
-            .filter_map(|token| self.take_lease(token))
+            .filter_map(|token| self.take_lease(token, index))
             .rev()
             .collect();
         Drain {
             order,
             jobs: self.jobs,
+            names: self.names,
             leases,
         }
     }
 
-    fn take_lease(&mut self, token: Token) -> Option<RecoveredLease> {
+    fn job(&self, id: JobId, index: &Index) -> Option<&Job> {
+        self.jobs.get(index.seat(id)?)
+    }
+
+    fn job_mut(&mut self, id: JobId, index: &Index) -> Option<&mut Job> {
+        self.jobs.get_mut(index.seat(id)?)
+    }
+
+    fn take_lease(&mut self, token: Token, index: &Index) -> Option<RecoveredLease> {
         let Lease {
             worker,
             in_process,
@@ -316,13 +422,13 @@ impl Replay {
             held: _,
         } = self.leases.remove(&token)?;
         jobs.retain(|id| {
-            let rare = self.jobs.get(id).and_then(|job| job.rare.as_ref());
+            let rare = self.job(*id, index).and_then(|job| job.rare.as_ref());
             rare.is_some_and(|rare| rare.held && rare.past.last_token == Some(token))
         });
-        let processor = Arc::clone(&self.jobs.get(jobs.first()?)?.processor);
+        let processor = self.job(*jobs.first()?, index)?.processor;
         Some(RecoveredLease {
             token,
-            processor,
+            processor: Arc::clone(self.names.text(processor)),
             worker,
             in_process,
             request_id,
@@ -342,37 +448,30 @@ impl Replay {
             }
         }
     }
-
-    fn name(&mut self, name: &str) -> Arc<str> {
-        if let Some(name) = self.names.get(name) {
-            return Arc::clone(name);
-        }
-        let name: Arc<str> = Arc::from(name);
-        self.names.insert(Arc::clone(&name));
-        name
-    }
 }
 
 /// What was recovered and not handed over yet.
 pub(crate) struct Drain {
-    /// Sequence and id, the last first.
-    order: Vec<(u64, JobId)>,
-    jobs: IdMap<JobId, Job>,
+    /// Sequence and seat, the last first.
+    order: Vec<(u64, Seat)>,
+    jobs: Jobs,
+    names: Names,
     /// The last first.
     leases: Vec<RecoveredLease>,
 }
 
 impl Drain {
     pub(crate) fn next(&mut self) -> Option<Recovered> {
-        while let Some((_, id)) = self.order.pop() {
-            let Some(job) = self.jobs.remove(&id) else {
+        while let Some((_, seat)) = self.order.pop() {
+            let taken = self.jobs.seats.get_mut(seat.index());
+            let Some(job) = taken.and_then(Option::take) else {
                 continue;
             };
             let rare = job.rare.unwrap_or_default();
             return Some(Recovered::Job(RecoveredJob {
-                id,
-                processor: job.processor,
-                group: job.group,
+                id: job.id,
+                processor: Arc::clone(self.names.text(job.processor)),
+                group: Arc::clone(self.names.text(job.group)),
                 priority: job.priority,
                 wire_bytes: job.wire_bytes,
                 sequence: job.sequence,
@@ -383,7 +482,7 @@ impl Drain {
             }));
         }
         self.order = Vec::new();
-        self.jobs = IdMap::with_hasher(Seed(0));
+        self.jobs = Jobs::default();
         self.leases.pop().map(Recovered::Lease)
     }
 }

@@ -10,6 +10,7 @@ use super::{Closing, Durability, Failure, Log, Progress, Segment, Tail};
 use crate::frame::{self, Head, Kind};
 use crate::index::Place;
 use crate::record::{Record, Records};
+use crate::replay::Seat;
 use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, Stream, segment_name};
 use crate::storage::{File, Storage};
 use crate::time::{Mono, Now};
@@ -395,9 +396,9 @@ impl<S: Storage> Log<S> {
     }
 
     fn apply(&mut self, bytes: &[u8], place: Place) {
-        match Record::decode(bytes) {
+        match Record::decode_own(bytes) {
             Ok(Record::Submit(submit)) => {
-                self.index.submit(&submit, place);
+                self.index.submit(&submit, place, Seat::default());
             }
             Ok(Record::Outcome(outcome)) => {
                 self.index.outcome(&outcome, place, 0, self.now);

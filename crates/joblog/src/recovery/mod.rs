@@ -187,6 +187,7 @@ pub(crate) fn start<S: Storage>(
     let hot = walk::cold_slots(&survey.chain);
     let mut visitor = Rebuild::new(options, random(), (hot, survey.cold.len()), now);
     let (ending, copies) = walk(&survey, &mut visitor)?;
+    visitor.index.started();
     let Rebuild {
         mut index,
         slots,
@@ -223,24 +224,23 @@ pub(crate) fn start<S: Storage>(
     report.cut = cut;
     report.last_sequence = last_sequence;
     report.count(&index);
-    // Every record has a witness: the copy frame, or the header, which is younger than its predecessor's end.
-    let lsn = Lsn {
-        next: next_lsn,
-        durable: next_lsn - 1,
-        witnessed: next_lsn - 1,
-        last_records: 0,
-        last_frame_at: now.mono,
-    };
     Ok(Start {
+        drain: replay.finish(&index),
         identity,
         segments,
         tail,
-        lsn,
+        // Every record has a witness: the copy frame, or the header, which is younger than its predecessor's end.
+        lsn: Lsn {
+            next: next_lsn,
+            durable: next_lsn - 1,
+            witnessed: next_lsn - 1,
+            last_records: 0,
+            last_frame_at: now.mono,
+        },
         cold_lsn: copies.next_lsn,
         spares,
         index,
         settings,
-        drain: replay.finish(),
         report,
     })
 }
@@ -314,28 +314,29 @@ impl Visitor for Rebuild {
         self.count_facts(record, place);
         match record {
             Record::Submit(submit) => {
-                if self.index.submit(submit, place) == Submitted::New {
+                if self.index.submit(submit, place, self.replay.next_seat()) == Submitted::New {
                     self.replay.submit(submit);
                 }
             }
             Record::Outcome(outcome) => {
                 let age = age_ms(outcome.finished, self.now);
-                if self.index.outcome(outcome, place, age, self.now) {
-                    self.replay.settled(outcome.id);
+                if let Some(seat) = self.index.outcome(outcome, place, age, self.now) {
+                    self.replay.settled(seat);
                 }
             }
-            Record::Dispatch(dispatch) => self.replay.dispatch(dispatch),
+            Record::Dispatch(dispatch) => self.replay.dispatch(dispatch, &self.index),
             Record::Delivered(token) => self.replay.delivered(*token),
-            Record::Return(returned) => self.replay.returned(returned),
+            Record::Return(returned) => self.replay.returned(returned, &self.index),
             Record::Setting(setting) => {
                 self.settings.apply(setting, place.slot, &mut self.index.live);
             }
             Record::Ended(ended) => {
                 let age = age_ms(ended.finished, self.now);
-                self.index.ended(ended, place, age, self.now);
-                self.replay.settled(ended.id);
+                if let Some(seat) = self.index.ended(ended, place, age, self.now) {
+                    self.replay.settled(seat);
+                }
             }
-            Record::Tries(tries) => self.replay.tries(tries),
+            Record::Tries(tries) => self.replay.tries(tries, &self.index),
             Record::Copied(_) => {}
         }
     }
