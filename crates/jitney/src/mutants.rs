@@ -20,11 +20,15 @@ pub enum Mutant {
     UncountedCrash,
     /// A poll whose wait is over is not answered.
     KeepPoll,
+    /// Of many jobs that are submitted together those with the same id or key are not seen to be the same.
+    RepeatAmongMany,
+    /// Who waits for many jobs is answered when the first has ended.
+    FirstOfMany,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::DropFencing,
         Self::RealtimeLast,
         Self::ForgetShare,
@@ -33,6 +37,8 @@ impl Mutant {
         Self::ForgetExtend,
         Self::UncountedCrash,
         Self::KeepPoll,
+        Self::RepeatAmongMany,
+        Self::FirstOfMany,
     ];
 }
 

@@ -30,6 +30,8 @@ pub enum PortMutant {
     SwapData,
     /// A call is never answered.
     ForgetCall,
+    /// Two of many jobs that were submitted together are answered in each other's place.
+    SwapEntries,
 }
 
 /// Bugs of what is durable, visible, told.
@@ -79,6 +81,7 @@ impl Mutant {
             P::ResultsByPosition,
             P::SwapData,
             P::ForgetCall,
+            P::SwapEntries,
         ];
         let buses = [
             B::NotifyBeforeDurable,
@@ -173,6 +176,12 @@ impl Sabotage {
     }
 
     pub(crate) fn spoil_answer(self, answer: &mut Answer) {
+        if self.is(PortMutant::SwapEntries)
+            && let Answer::SubmittedMany(entries) = answer
+            && let [first, second, ..] = &mut entries[..]
+        {
+            std::mem::swap(first, second);
+        }
         if !self.is(PortMutant::SwapData) {
             return;
         }

@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub order_gap: u64,
     /// Orders come in crowds of at most so many.
     pub crowd_max: u64,
+    /// How many in a thousand crowds are one caller with many orders.
+    pub together: u64,
     /// How many in a thousand are REALTIME, and SLOW.
     pub realtime: u64,
     pub slow: u64,
@@ -86,7 +88,7 @@ impl Plan {
             stops: !memory && on(rng, 300),
             stalls: !memory && on(rng, 300),
             policy_changes: on(rng, 300),
-            controls: on(rng, 350),
+            controls: on(rng, 500),
             after_answers: !memory && on(rng, 400),
         };
         let busy = rng.permille(300);
@@ -102,6 +104,7 @@ impl Plan {
                 rng.range(2_000, 2_000_000)
             },
             crowd_max: if busy { 40 } else { 8 },
+            together: *rng.pick(&[0, 150, 600]).unwrap_or(&0),
             realtime: *rng.pick(&[0, 100, 400, 850]).unwrap_or(&0),
             slow: *rng.pick(&[0, 100, 300]).unwrap_or(&0),
             fault_gap: rng.range(50_000, 20_000_000),

@@ -16,6 +16,7 @@ use super::{Driver, Pending};
 use crate::bus::{AppendError, Bus, Durability, Known, Record, Space, Ticket, Usage};
 use crate::clock::{Clock, Mono, after};
 use crate::job::{IdempotencyKey, JobId, Processor, State, Status};
+use crate::mutants::{Mutant, active};
 
 /// Jobs of one append at most: one commit's group takes them whole, and its latency stays bounded.
 const CHUNK_JOBS_MAX: usize = 1_000;
@@ -215,7 +216,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if !submit.is_named() {
             return self.take_new(taking, submit);
         }
-        if taking.chunk.names(submit) {
+        if taking.chunk.names(submit) && !active(Mutant::RepeatAmongMany) {
             self.append_chunk(taking);
         }
         match self.recognise(submit) {
@@ -455,6 +456,9 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 (taken.status, taken.state) = (status, state);
             }
             many.waiting -= 1;
+            if active(Mutant::FirstOfMany) {
+                self.stop_waiting(call, false);
+            }
             self.go_on(call);
         }
     }

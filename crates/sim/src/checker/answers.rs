@@ -1,7 +1,7 @@
 //! Judging what callers and workers are told: only what is durable, to the right one, once, in time.
 
 use jitney::driver::port::{
-    Answer, CallId, Leased, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult, Submitted,
+    Answer, CallId, Leased, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult,
 };
 use jitney::driver::refusal::Refusal;
 use jitney::job::{JobId, JobView, Reason, Status, Token};
@@ -29,9 +29,13 @@ impl Checker {
         match (&call.asked, answer) {
             (_, Answer::Refused(refusal)) => self.refused(now, &call.asked, refusal),
             (Asked::Submit { order, .. }, Answer::Submitted(submitted)) => {
-                self.submitted(now, taken, order, submitted)?;
+                self.submitted(now, taken, order, (submitted.job.id, submitted.replayed))?;
                 self.told(now, taken, &call, &submitted.job)
             }
+            (Asked::SubmitMany { orders, .. }, Answer::SubmittedMany(entries)) => {
+                self.submitted_many(now, taken, &call, orders, entries)
+            }
+            (Asked::GetMany { ids }, Answer::Jobs(views)) => self.shown_many(now, taken, &call, ids, views),
             (Asked::Get { id, .. }, Answer::Job(view)) => {
                 if view.id != *id {
                     return broken("misdelivered", || format!("{} instead of {id}", view.id));
@@ -60,48 +64,54 @@ impl Checker {
         }
     }
 
-    fn submitted(&mut self, now: u64, taken: u64, order: &Order, submitted: &Submitted) -> Verdict {
-        let view = &submitted.job;
-        let Some(job) = self.jobs.get_mut(&view.id) else {
+    /// An order is told which job it is, and whether it was submitted before.
+    pub(super) fn submitted(
+        &mut self,
+        now: u64,
+        taken: u64,
+        order: &Order,
+        (id, replayed): (JobId, bool),
+    ) -> Verdict {
+        let Some(job) = self.jobs.get_mut(&id) else {
             return broken("durable", || {
-                format!("{:?} is accepted as {}, never appended", order.id, view.id)
+                format!("{:?} is accepted as {id}, never appended", order.id)
             });
         };
         if job.order != order.id {
             return broken("misdelivered", || {
-                format!("{:?} is told of {}, which is {:?}", order.id, view.id, job.order)
+                format!("{:?} is told of {id}, which is {:?}", order.id, job.order)
             });
         }
         if job.submit != Fate::Durable {
             return broken("durable", || {
-                format!("{:?} is accepted as {} before that is durable", order.id, view.id)
+                format!("{:?} is accepted as {id} before that is durable", order.id)
             });
         }
         let before = *job.acked.get_or_insert(now) < taken;
-        job.firsts += u32::from(!submitted.replayed);
-        let mut same = job.firsts <= 1 && (submitted.replayed || !before);
+        job.firsts += u32::from(!replayed);
+        let mut same = job.firsts <= 1 && (replayed || !before);
         match order.identity {
-            Identity::Anonymous => same &= !submitted.replayed,
-            Identity::Own(id) if id != view.id => same = false,
+            Identity::Anonymous => same &= !replayed,
+            Identity::Own(own) if own != id => same = false,
             identity => {
-                let bound = *self.identities.entry(identity).or_insert(view.id);
-                if bound != view.id && self.jobs.contains_key(&bound) && self.is_remembered() {
+                let bound = *self.identities.entry(identity).or_insert(id);
+                if bound != id && self.jobs.contains_key(&bound) && self.is_remembered() {
                     return broken("identity", || {
-                        format!("{identity:?} was {bound}, and is {} now", view.id)
+                        format!("{identity:?} was {bound}, and is {id} now")
                     });
                 }
             }
         }
         if !same {
             return broken("identity", || {
-                format!("{:?} {:?}: {submitted:?}", order.id, order.identity)
+                format!("{:?} {:?}: {id}, replayed {replayed}", order.id, order.identity)
             });
         }
         Ok(())
     }
 
     /// A view of a job, told to the maker of this call.
-    fn told(&self, now: u64, taken: u64, call: &Call, view: &JobView) -> Verdict {
+    pub(super) fn told(&self, now: u64, taken: u64, call: &Call, view: &JobView) -> Verdict {
         let (Some(job), wait) = (self.jobs.get(&view.id), call.asked.wait()) else {
             return broken("phantom", || {
                 format!("{} is told of, and does not exist", view.id)
@@ -152,6 +162,7 @@ impl Checker {
         }
         told_the_end(job, ended, view)
     }
+
     fn leased(
         &mut self,
         now: u64,
@@ -276,7 +287,9 @@ impl Checker {
             (SettleIs::Late, Some(job)) if in_lease => {
                 let other = job.grants.iter().any(|grant| grant.token != token);
                 let dead = matches!(&job.end, Some((ended, _)) if ended.reason == Some(Reason::Dead));
-                if other || dead || !self.is_remembered() {
+                // Whose settle it was stands in a result that may have gone, or given way on a full disk.
+                let gone = !self.is_remembered() || self.ever_full;
+                if other || dead || gone {
                     return Ok(());
                 }
                 broken("fencing", || {
@@ -343,28 +356,39 @@ impl Checker {
                     _ => Ok(()),
                 }
             }
-            (Asked::Submit { order, .. }, Refusal::IdReused | Refusal::IdempotencyKeyReused) => {
-                let other = self
-                    .orders
-                    .values()
-                    .any(|other| other.identity == order.identity && other.id != order.id);
-                if other {
-                    Ok(())
-                } else {
-                    broken("identity", || {
-                        format!("{:?} {:?} is said to be used", order.id, order.identity)
-                    })
-                }
-            }
-            (Asked::Get { id, .. }, Refusal::UnknownJob) => match self.jobs.get(id) {
-                Some(job) if job.acked.is_some() && self.must_know(job, now) => {
-                    broken("lost", || format!("{id} was accepted, and is unknown: {job:?}"))
-                }
-                _ => Ok(()),
-            },
+            (Asked::Submit { order, .. }, _) => self.submit_refused(order, refusal),
+            (Asked::Get { id, .. }, Refusal::UnknownJob) => self.unknown(now, *id),
             // It contradicts what the file says.
             (Asked::SetPolicy { .. }, Refusal::InvalidValue { .. }) => Ok(()),
             _ => self.refusal(refusal),
+        }
+    }
+
+    /// An order is refused.
+    pub(super) fn submit_refused(&self, order: &Order, refusal: &Refusal) -> Verdict {
+        if !matches!(refusal, Refusal::IdReused | Refusal::IdempotencyKeyReused) {
+            return self.refusal(refusal);
+        }
+        let other = self
+            .orders
+            .values()
+            .any(|other| other.identity == order.identity && other.id != order.id);
+        if other {
+            Ok(())
+        } else {
+            broken("identity", || {
+                format!("{:?} {:?} is said to be used", order.id, order.identity)
+            })
+        }
+    }
+
+    /// A job is said to be unknown.
+    pub(super) fn unknown(&self, now: u64, id: JobId) -> Verdict {
+        match self.jobs.get(&id) {
+            Some(job) if job.acked.is_some() && self.must_know(job, now) => {
+                broken("lost", || format!("{id} was accepted, and is unknown: {job:?}"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jitney::driver::port::{CallId, Command, Lease as Poll, SetPolicy, Settle};
+use jitney::driver::port::{CallId, Command, Lease as Poll, SetPolicy, Settle, SubmitMany};
 use jitney::job::{JobId, Priority, Processor, Token};
 use jitney::policy::{PolicyPatch, Table};
 
 use super::leases::micros;
 use super::{Checker, Verdict};
-use crate::orders::Order;
+use crate::orders::{Order, OrderId};
 
 /// What a caller or a worker asks.
 #[derive(Clone, Debug)]
@@ -20,9 +20,16 @@ pub(crate) enum Asked {
         order: Rc<Order>,
         wait: Option<Duration>,
     },
+    SubmitMany {
+        orders: Vec<Rc<Order>>,
+        wait: Option<Duration>,
+    },
     Get {
         id: JobId,
         wait: Option<Duration>,
+    },
+    GetMany {
+        ids: Vec<JobId>,
     },
     Lease(Poll),
     Settle(Settle),
@@ -45,7 +52,12 @@ impl Asked {
     pub(crate) fn command(&self) -> Command {
         match self {
             Self::Submit { order, wait } => Command::Submit(Box::new(order.submit(*wait))),
+            Self::SubmitMany { orders, wait } => Command::SubmitMany(Box::new(SubmitMany {
+                jobs: orders.iter().map(|order| order.submit(None)).collect(),
+                wait: *wait,
+            })),
             Self::Get { id, wait } => Command::Get { id: *id, wait: *wait },
+            Self::GetMany { ids } => Command::GetMany(ids.clone()),
             Self::Lease(lease) => Command::Lease(Box::new(lease.clone())),
             Self::Settle(settle) => Command::Settle(settle.clone()),
             Self::Extend { token } => Command::Extend { token: *token },
@@ -73,9 +85,13 @@ impl Asked {
     /// How long its answer may be held.
     pub(super) fn wait(&self) -> Option<Duration> {
         match self {
-            Self::Submit { wait, .. } | Self::Get { wait, .. } => *wait,
+            Self::Submit { wait, .. } | Self::SubmitMany { wait, .. } | Self::Get { wait, .. } => *wait,
             Self::Lease(lease) => Some(lease.wait),
-            Self::Settle(_) | Self::Extend { .. } | Self::Pause { .. } | Self::SetPolicy { .. } => None,
+            Self::GetMany { .. }
+            | Self::Settle(_)
+            | Self::Extend { .. }
+            | Self::Pause { .. }
+            | Self::SetPolicy { .. } => None,
         }
     }
 }
@@ -86,7 +102,12 @@ impl fmt::Display for Asked {
             Self::Submit { order, wait } => {
                 write!(f, "submit {:?} {:?} wait {wait:?}", order.id, order.identity)
             }
+            Self::SubmitMany { orders, wait } => {
+                let ids: Vec<_> = orders.iter().map(|order| order.id.0).collect();
+                write!(f, "submit many {ids:?} wait {wait:?}")
+            }
             Self::Get { id, wait } => write!(f, "get {id} wait {wait:?}"),
+            Self::GetMany { ids } => write!(f, "get many {ids:?}"),
             Self::Lease(lease) => write!(f, "lease {lease:?}"),
             Self::Settle(settle) => write!(f, "settle {settle:?}"),
             Self::Extend { token } => write!(f, "extend {token}"),
@@ -110,6 +131,8 @@ pub(super) struct Call {
     pub(super) gone: bool,
     /// A batch may be on its way to it.
     served: bool,
+    /// How many of its orders are behind those that were appended.
+    appended: usize,
 }
 
 impl Call {
@@ -130,6 +153,30 @@ impl Call {
                 (*poll.worker == *worker && poll.processor == *processor).then_some(poll)
             }
             _ => None,
+        }
+    }
+
+    /// Whether these orders may be appended for it: it asks for them, in this order, and for none of them before
+    /// what was appended for it already.
+    pub(super) fn asks_for(&mut self, orders: &[OrderId]) -> bool {
+        if self.taken.is_none() {
+            return false;
+        }
+        match &self.asked {
+            Asked::Submit { order, .. } => orders == [order.id],
+            Asked::SubmitMany { orders: asked, .. } => {
+                let mut rest = asked.iter().enumerate().skip(self.appended);
+                let mut behind = self.appended;
+                for order in orders {
+                    let Some((place, _)) = rest.find(|(_, asked)| asked.id == *order) else {
+                        return false;
+                    };
+                    behind = place + 1;
+                }
+                self.appended = behind;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -155,6 +202,7 @@ impl Checker {
                 taken: None,
                 gone: false,
                 served: false,
+                appended: 0,
             },
         );
     }

@@ -59,6 +59,8 @@ pub(super) struct Job {
     pub(super) priority: Priority,
     pub(super) data: Bytes,
     pub(super) submit: Fate,
+    /// When its submit was appended.
+    pub(super) appended_at: u64,
     /// When a caller was first told that it is accepted.
     pub(super) acked: Option<u64>,
     /// How many were told that theirs was the first submit.

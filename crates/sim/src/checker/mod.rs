@@ -11,6 +11,7 @@ mod control;
 mod jobs;
 mod lanes;
 mod leases;
+mod many;
 mod records;
 mod why;
 
@@ -254,6 +255,9 @@ impl Checker {
                 result,
             } => {
                 synced(records, *durability)?;
+                if result.is_ok() {
+                    self.asked_for(records)?;
+                }
                 self.appended(now, records, result)
             }
             Seen::Bus(report) => self.reported(now, report),

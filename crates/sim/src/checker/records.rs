@@ -4,7 +4,6 @@ use jitney::bus::{AppendError, Failure, Ticket};
 use jitney::driver::port::Lease as Poll;
 use jitney::job::{Cause, JobId, Priority, Processor, Reason, Token};
 
-use super::calls::Asked;
 use super::jobs::{Back, Counts, Fate, Granted, Job, Place};
 use super::leases::{Lease, micros};
 use super::{Checker, Effect, Verdict, broken};
@@ -22,8 +21,8 @@ impl Checker {
         let mut effects = Vec::with_capacity(records.len());
         for record in records {
             match record {
-                Written::Submit { id, parent, data } if ok => {
-                    self.submit_appended(*id, *parent, data)?;
+                Written::Submit { id, data, .. } if ok => {
+                    self.submit_appended(now, *id, data)?;
                     effects.push(Effect::Submit(*id));
                 }
                 Written::Dispatch {
@@ -92,7 +91,26 @@ impl Checker {
         Ok(())
     }
 
-    fn submit_appended(&mut self, id: JobId, parent: Option<JobId>, data: &bytes::Bytes) -> Verdict {
+    /// Somebody asks for the jobs that are nobody's children, in this order.
+    pub(super) fn asked_for(&mut self, records: &[Written]) -> Verdict {
+        let orders: Vec<_> = records
+            .iter()
+            .filter_map(|record| match record {
+                Written::Submit {
+                    parent: None, data, ..
+                } => order_of(data),
+                _ => None,
+            })
+            .collect();
+        if orders.is_empty() || self.calls.values_mut().any(|call| call.asks_for(&orders)) {
+            return Ok(());
+        }
+        broken("content", || {
+            format!("{orders:?} are appended, and nobody asks for them in this order")
+        })
+    }
+
+    fn submit_appended(&mut self, now: u64, id: JobId, data: &bytes::Bytes) -> Verdict {
         let Some(order) = order_of(data).and_then(|order| self.orders.get(&order)) else {
             return broken("content", || {
                 format!("{id} is appended with data that nobody submitted")
@@ -110,15 +128,6 @@ impl Checker {
         {
             return broken("identity", || format!("{id} is appended twice"));
         }
-        if parent.is_none() {
-            let asked = self.calls.values().any(|call| {
-                let same = matches!(&call.asked, Asked::Submit { order: asked, .. } if asked.id == order.id);
-                same && call.taken.is_some()
-            });
-            if !asked {
-                return broken("content", || format!("{id} is appended, and nobody asks for it"));
-            }
-        }
         let job = Job {
             order: order.id,
             processor: order.processor.clone(),
@@ -126,6 +135,7 @@ impl Checker {
             priority: order.priority,
             data: data.clone(),
             submit: Fate::Queued { written: false },
+            appended_at: now,
             acked: None,
             firsts: 0,
             end: None,

@@ -7,6 +7,7 @@ use jitney::driver::port::{Answer, CallId};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{IdempotencyKey, JobId, Priority};
 
+use super::bulk::Bulk;
 use super::{Happening, Owner, SECOND, World};
 use crate::checker::Asked;
 use crate::orders::{Identity, Order, Work};
@@ -35,7 +36,12 @@ impl World {
         if self.calm || self.orders.len() >= ORDERS_MAX {
             return;
         }
-        for _ in 0..self.rng.range(1, self.plan.crowd_max) {
+        let count = self.rng.range(1, self.plan.crowd_max);
+        let together = self.rng.permille(self.plan.together);
+        if together {
+            self.new_bulk(count * 2);
+        }
+        for _ in 0..if together { 0 } else { count } {
             let order = self.draw_order();
             self.add_caller(Rc::clone(&order), 0);
             if order.identity != Identity::Anonymous && self.rng.permille(100) {
@@ -66,7 +72,7 @@ impl World {
         self.after(later, Happening::Caller(self.callers.len() - 1));
     }
 
-    fn draw_order(&mut self) -> Rc<Order> {
+    pub(super) fn draw_order(&mut self) -> Rc<Order> {
         let id = self.next_order_id();
         let processor = self.rng.pick(&self.plan.processors).cloned();
         let group = self.rng.pick(&self.plan.groups).cloned();
@@ -146,7 +152,7 @@ impl World {
         self.callers[at].call = Some(call);
     }
 
-    fn draw_wait(&mut self) -> Option<Duration> {
+    pub(super) fn draw_wait(&mut self) -> Option<Duration> {
         match self.rng.below(4) {
             0 => None,
             1 => Some(self.rng.millis(0, 500)),
@@ -159,11 +165,12 @@ impl World {
         for caller in &mut self.callers {
             (caller.tries, caller.reads) = (0, 0);
         }
+        self.bulks.iter_mut().for_each(Bulk::silence);
     }
 
     /// Every caller has its answer.
     pub(super) fn callers_are_done(&self) -> bool {
-        self.callers.iter().all(|caller| caller.call.is_none())
+        self.callers.iter().all(|caller| caller.call.is_none()) && !self.bulks.iter().any(Bulk::is_waiting)
     }
 
     pub(super) fn caller_hears(&mut self, at: usize, call: CallId, answer: &Answer) {

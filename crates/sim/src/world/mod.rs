@@ -3,6 +3,7 @@
 //! In: a seed. Out: a violation or none, and the hash of the trace. One thread; everything random comes from
 //! the seed's generator, and simultaneous happenings are put in a random order by it.
 
+mod bulk;
 mod callers;
 mod faults;
 mod operator;
@@ -24,6 +25,7 @@ use crate::orders::{Order, OrderId};
 use crate::plan::Plan;
 use crate::random::Rng;
 use crate::trace::Trace;
+use bulk::Bulk;
 use callers::Caller;
 use operator::Operator;
 use server::Server;
@@ -52,6 +54,7 @@ pub(crate) struct World {
     trace: Trace,
     orders: Vec<Rc<Order>>,
     callers: Vec<Caller>,
+    bulks: Vec<Bulk>,
     workers: Vec<Worker>,
     operator: Operator,
     /// Open calls: whose they are.
@@ -78,6 +81,7 @@ pub(crate) struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Caller(usize),
+    Bulk(usize),
     /// A worker in one of its lives.
     Worker(usize, u64),
     Operator,
@@ -100,6 +104,7 @@ enum Happening {
     ChoreStep(u64),
     NewOrders,
     Caller(usize),
+    Bulk(usize),
     Worker(usize, u64, worker::Task),
     Operator,
     Fault,
@@ -147,6 +152,7 @@ impl World {
             trace,
             orders: Vec::new(),
             callers: Vec::new(),
+            bulks: Vec::new(),
             workers: Vec::new(),
             operator: Operator::default(),
             calls: BTreeMap::new(),
@@ -288,6 +294,7 @@ impl World {
             Happening::ChoreStep(boot) => self.io_step(boot, false),
             Happening::NewOrders => self.new_orders(),
             Happening::Caller(caller) => self.caller_acts(caller),
+            Happening::Bulk(bulk) => self.bulk_acts(bulk),
             Happening::Worker(worker, life, task) => self.worker_acts(worker, life, task),
             Happening::Operator => self.operator_acts(),
             Happening::Fault => self.fault(),
@@ -304,6 +311,7 @@ impl World {
     fn answer_arrives(&mut self, call: CallId, answer: Answer) {
         match self.calls.remove(&call) {
             Some(Owner::Caller(caller)) => self.caller_hears(caller, call, &answer),
+            Some(Owner::Bulk(bulk)) => self.bulk_hears(bulk, call, &answer),
             Some(Owner::Worker(worker, life)) => self.worker_hears(worker, life, call, answer),
             Some(Owner::Operator) => self.operator_hears(call, &answer),
             None => {}
@@ -314,6 +322,7 @@ impl World {
     fn lost(&mut self, call: CallId) {
         match self.calls.remove(&call) {
             Some(Owner::Caller(caller)) => self.caller_lost(caller, call),
+            Some(Owner::Bulk(bulk)) => self.bulk_lost(bulk, call),
             Some(Owner::Worker(worker, life)) => self.worker_lost(worker, life, call),
             Some(Owner::Operator) => self.operator_lost(call),
             None => {}
