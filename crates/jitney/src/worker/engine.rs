@@ -28,6 +28,10 @@ const POLL_WAIT: Duration = Duration::from_secs(30);
 /// A poll that comes back empty sooner than this is followed by a pause of this length.
 const EMPTY_POLL_MIN: Duration = Duration::from_millis(50);
 
+/// A poll that has waited for so long while slots got free is replaced by one that asks for these too: the server may
+/// keep the slots that it asked for (`realtime_reserve`). Not at once: most polls are answered sooner.
+const WIDEN_AFTER: Duration = Duration::from_millis(50);
+
 /// After the grace: so long for slots to end by force and for what is settled last.
 const FORCED_END: Duration = Duration::from_secs(5);
 
@@ -182,6 +186,7 @@ impl<S: Slot> Engine<S> {
                 self.take(done);
             }
             self.start_poll();
+            let (is_narrow, widen_at) = (self.is_narrow(), self.widen_at());
             // Every branch is cancel-safe: the poll stays in `self`, the tasks stay in their set.
             tokio::select! {
                 biased;
@@ -189,6 +194,7 @@ impl<S: Slot> Engine<S> {
                 answer = poll_in_flight(&mut self.poll) => self.answered(answer)?,
                 Some(done) = self.tasks.join_next() => self.take(done),
                 () = sleep_until(self.poll_at), if self.waits_to_poll() => {}
+                () = sleep_until(widen_at), if is_narrow => self.widen_poll(),
             }
         }
     }
@@ -209,9 +215,9 @@ impl<S: Slot> Engine<S> {
             lease: ride.settler.lease().to_owned(),
             body: ride.body.clone(),
         });
-        let request = Arc::new(LeaseRequest {
+        self.ask(LeaseRequest {
             worker: self.options.worker.clone(),
-            slots: u32::try_from(self.free.len()).map_or(SLOTS_MAX, |free| free.min(SLOTS_MAX)),
+            slots: self.free_slots(),
             max_jobs: self.options.max_jobs,
             max_bytes: None,
             wait: self.poll_wait,
@@ -219,6 +225,35 @@ impl<S: Slot> Engine<S> {
             request_id: Some(random_name()),
             settle: settle.collect(),
         });
+    }
+
+    fn free_slots(&self) -> u32 {
+        u32::try_from(self.free.len()).map_or(SLOTS_MAX, |free| free.min(SLOTS_MAX))
+    }
+
+    /// Whether the poll in flight asks for fewer slots than are free.
+    fn is_narrow(&self) -> bool {
+        let asked = self.poll.as_ref().map(|poll| poll.request.slots);
+        asked.is_some_and(|asked| asked < self.free_slots())
+    }
+
+    fn widen_at(&self) -> Instant {
+        self.polled.unwrap_or_else(Instant::now) + WIDEN_AFTER
+    }
+
+    /// Replaces the poll in flight. What it was given on the way its repeat is given again, and its settles are
+    /// duplicates, as with any poll whose answer was lost.
+    fn widen_poll(&mut self) {
+        if let Some(poll) = self.poll.take() {
+            self.ask(LeaseRequest {
+                slots: self.free_slots(),
+                ..LeaseRequest::clone(&poll.request)
+            });
+        }
+    }
+
+    fn ask(&mut self, request: LeaseRequest) {
+        let request = Arc::new(request);
         self.polled = Some(Instant::now());
         self.poll = Some(Poll {
             answer: Box::pin(poll(

@@ -53,6 +53,8 @@ macro_rules! every_bus {
                 c09_a_worker_that_lost_its_lease_cannot_touch_the_next_one;
             priority:
                 c14_nothing_slow_starts_while_realtime_waits
+                c15_with_every_slot_busy_realtime_has_the_next_one
+                c15_a_reserved_slot_waits_for_realtime_and_serves_it_at_once
                 c16_slow_gets_its_share_and_with_none_it_waits
                 c17_empty_lanes_add_no_delay_to_the_others;
             reply:

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jitney::Jitney;
 use jitney::client::{Client, Submit};
-use jitney::job::{State, Status};
+use jitney::job::{Priority, Processor, State, Status};
+use jitney::policy::{PolicyBook, PolicyPatch, ProcessorPolicy};
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::{Running, start};
 use jitney::worker::{HandlerError, Job, Outcomes, Worker};
@@ -116,6 +117,77 @@ async fn orders_and_their_mails(client: Client) {
     drop(stop);
     orders.await.unwrap().unwrap();
     mail.await.unwrap().unwrap();
+}
+
+/// C15 as a whole: a log on disk, HTTP, and a worker of four slots that are all busy with SLOW but the reserved one.
+#[tokio::test(flavor = "multi_thread")]
+async fn realtime_is_served_while_every_other_slot_is_busy() {
+    let data = tempfile::tempdir().unwrap();
+    let reserve = ProcessorPolicy {
+        base: PolicyPatch {
+            realtime_reserve: Some(1),
+            max_jobs: Some(1),
+            max_delay: Some(Duration::ZERO),
+            ..PolicyPatch::default()
+        },
+        ..ProcessorPolicy::default()
+    };
+    let server = start(Options {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        bus: BusOptions::Log {
+            data: data.path().to_owned(),
+            segment_bytes: 64 << 20,
+            cache_bytes: 1 << 20,
+        },
+        policies: PolicyBook {
+            processors: [(Processor::parse("orders").unwrap(), reserve)].into(),
+        },
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let client = Client::new(&server.address().to_string()).unwrap();
+    let submit = |number: i64, priority| Submit::json("orders", &number).unwrap().priority(priority);
+    let mut slow = Vec::new();
+    for number in 0..50 {
+        let submitted = client.submit(submit(number, Priority::Slow)).await.unwrap();
+        slow.push(submitted.job.id);
+    }
+    let (begun, mut begins) = tokio::sync::mpsc::channel(64);
+    let (release, released) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let worker = Worker::new(client.clone(), "orders")
+        .slots(4)
+        .on_group("default", move |job: Job<i64>| {
+            let (begun, mut released) = (begun.clone(), released.clone());
+            async move {
+                if job.data < 1_000 {
+                    begun.send(job.data).await?;
+                    released.wait_for(|released| *released).await?;
+                }
+                Ok::<_, HandlerError>(job.data)
+            }
+        });
+    let worker = tokio::spawn(worker.run_until(async { drop(stopped.await) }));
+    for _ in 0..3 {
+        assert!(begins.recv().await.unwrap() < 3, "the oldest three");
+    }
+    // None of the three ends before all of these have: they have the reserved slot, one after the other.
+    for number in 1_000..1_020 {
+        let submit = submit(number, Priority::Realtime);
+        let job = client.submit_and_wait(submit, PATIENCE).await.unwrap();
+        assert_eq!(job.result_as::<i64>().unwrap(), number);
+    }
+    assert!(begins.try_recv().is_err(), "the reserve took no SLOW");
+    release.send_replace(true);
+    for id in slow {
+        let job = client.get_and_wait(id, PATIENCE).await.unwrap();
+        assert_eq!(job.status, Status::ProcessedOk);
+        while begins.try_recv().is_ok() {}
+    }
+    drop(stop);
+    worker.await.unwrap().unwrap();
+    server.stop(Duration::from_secs(1)).await;
 }
 
 #[tokio::test]
