@@ -1,4 +1,4 @@
-//! The crash test: builds the real binary in release, then runs rounds of it.
+//! The crash test and the soak: build the real binary in release, then run it under a program that checks it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,14 +10,24 @@ use crate::step::{cargo, succeeds};
 /// Rounds among everything else that a change must pass: each kind of blow once.
 const CI_ROUNDS: &str = "7";
 
-/// With the arguments that follow the task's name.
+/// The crash test, with the arguments that follow the task's name.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<bool> {
+    program(root, &[], arguments)
+}
+
+/// The soak, with the arguments that follow the task's name.
+pub(crate) fn soak(root: &Path, arguments: &[String]) -> Result<bool> {
+    program(root, &["soak"], arguments)
+}
+
+fn program(root: &Path, mode: &[&str], arguments: &[String]) -> Result<bool> {
     if !release_binaries(root)? {
         return Ok(false);
     }
     let release = target()?.join("release");
     let mut command = Command::new(release.join("crash"));
     command
+        .args(mode)
         .arg("--jitney")
         .arg(release.join("jitney"))
         .args(arguments)

@@ -23,6 +23,7 @@ cargo xtask ci      everything that a change must pass, in the order of .ci/run
 cargo xtask sim     runs the simulator with the arguments that follow
 cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S
 cargo xtask powerloss  the same rounds, but the power of the disk is cut: --rounds N, --seed S, --control N; needs root, else skipped
+cargo xtask soak    one server under mixed load, and what it takes of the machine: --minutes N, --rate N, --backlog N, --seed S
 cargo xtask e2e     sends a live server what its OpenAPI document allows and what it does not: --examples N, --seed S, --jitney PATH
 cargo xtask figures runs every bench that has a target, in release, and prints the table of docs/performance.md: --runs N,
                     and the scenarios if not all; nothing else should run meanwhile
@@ -55,6 +56,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "ci" => no_more(rest).and_then(|()| ci::run(&root)),
         "sim" => ci::sim(&root, rest),
         "crash" => crash::run(&root, rest),
+        "soak" => crash::soak(&root, rest),
         "powerloss" => powerloss::run(&root, rest),
         "e2e" => e2e::run(&root, rest),
         "figures" => figures::run(&root, rest),

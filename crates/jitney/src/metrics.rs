@@ -556,6 +556,11 @@ fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
         "Bytes on disk, spare segments included",
         usage.disk_bytes,
     )?;
+    out.gauge(
+        "jitney_log_live_bytes",
+        "Bytes of the log that matter",
+        usage.live_bytes,
+    )?;
     out.counter("jitney_log_groups", "Commit groups written", usage.groups)?;
     group_sizes(out, usage)?;
     out.counter("jitney_log_syncs", "Syncs made", usage.syncs)

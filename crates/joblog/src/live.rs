@@ -232,6 +232,11 @@ impl Live {
             .map_or(0, |slot| slot.bytes)
     }
 
+    /// What is live in all segments.
+    pub(crate) fn total(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.bytes).sum()
+    }
+
     pub(crate) fn unsettled(&self, slot: u32) -> u64 {
         self.at(slot)
             .and_then(|at| self.slots.get(at))

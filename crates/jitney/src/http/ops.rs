@@ -166,6 +166,7 @@ fn write_usage(json: &mut Json, app: &App, info: &Info) {
         ("results_evicted", usage.results_evicted),
         ("keys", usage.keys),
         ("disk_bytes", usage.disk_bytes),
+        ("live_bytes", usage.live_bytes),
         ("queued_bytes", usage.queued_bytes),
         ("commit_groups", usage.groups),
         ("syncs", usage.syncs),

@@ -320,6 +320,8 @@ pub struct Usage {
     pub keys: u64,
     /// Bytes on disk, spares included.
     pub disk_bytes: u64,
+    /// Bytes of records on disk that matter: what a restart must read again, and a copy would copy.
+    pub live_bytes: u64,
     /// Bytes of records that wait for their write and sync.
     pub queued_bytes: u64,
     /// Commit groups written.

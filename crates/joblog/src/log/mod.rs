@@ -321,6 +321,7 @@ impl<S: Storage> Log<S> {
             results_evicted: counts.results_evicted,
             keys: count(self.index.keys()),
             disk_bytes: segments + spares,
+            live_bytes: self.index.live.total(),
             queued_bytes: self.queued_bytes(),
             groups: self.groups_written,
             group_sizes: self.group_sizes,

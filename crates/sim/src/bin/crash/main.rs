@@ -13,6 +13,7 @@ mod report;
 mod rng;
 mod rounds;
 mod server;
+mod soak;
 mod unsynced;
 mod worker;
 mod workers;
@@ -27,7 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use history::Line;
 use report::Figures;
 use rounds::{KILLS, Plan};
-use server::Place;
+use server::{CONFIG, Place};
+use soak::SOAK;
 use unsynced::UNSYNCED;
 use workers::WORKER;
 
@@ -50,6 +52,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let ended = match arguments.split_first() {
         Some((first, rest)) if first == WORKER => work(rest).await.map(|()| true),
+        Some((first, rest)) if first == SOAK => unless_told(soak::run(rest)).await,
         Some((first, rest)) if first == UNSYNCED => unsynced::become_program(rest).map(|()| true),
         _ => crash(&arguments).await,
     };
@@ -84,12 +87,7 @@ async fn crash(arguments: &[String]) -> Result<bool> {
         options.rounds, options.seed
     ));
     let mut directory = tempfile::Builder::new().prefix("jitney-crash-").tempdir()?;
-    let mut terminated = signal(SignalKind::terminate())?;
-    let run = tokio::select! {
-        run = run(directory.path(), &options) => run,
-        _ = terminated.recv() => bail!("terminated"),
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    };
+    let run = unless_told(run(directory.path(), &options)).await;
     let passed = run.map(|(lines, figures)| {
         let verdict = checker::check(&lines);
         say(&report::table(options.rounds, &figures, &verdict));
@@ -106,6 +104,16 @@ async fn crash(arguments: &[String]) -> Result<bool> {
     passed
 }
 
+/// Ends early if this process is told to: what is dropped then ends every other one.
+async fn unless_told<T>(run: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        run = run => run,
+        _ = terminated.recv() => bail!("terminated"),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}
+
 async fn run(directory: &Path, options: &Options) -> Result<(Vec<Line>, Figures)> {
     if options.power {
         return power::run(directory, options).await;
@@ -114,6 +122,7 @@ async fn run(directory: &Path, options: &Options) -> Result<(Vec<Line>, Figures)
         directory: directory.to_owned(),
         jitney: options.jitney.clone(),
         data: PathBuf::from("data"),
+        config: CONFIG,
         syncs: true,
     };
     let plan = Plan {

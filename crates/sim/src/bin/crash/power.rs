@@ -12,7 +12,7 @@ use crate::history::{self, Line};
 use crate::report::Figures;
 use crate::rng::Rng;
 use crate::rounds::{self, Blow, CUTS, Plan};
-use crate::server::Place;
+use crate::server::{CONFIG, Place};
 use crate::{Options, say};
 
 /// Room on the device for the segments that there always are, and for the filesystem's own.
@@ -130,6 +130,7 @@ fn place(directory: &Path, options: &Options) -> Place {
         jitney: options.jitney.clone(),
         // Not the root of the filesystem: that the folder is there must be durable too.
         data: PathBuf::from(Device::MOUNT).join("data"),
+        config: CONFIG,
         syncs: true,
     }
 }

@@ -17,7 +17,7 @@ use crate::unsynced::UNSYNCED;
 
 /// Small segments, so that the log moves through many; short leases, so that dead workers are noticed
 /// within a round; a cache that most jobs fall out of.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 [server]
 max_job_bytes = "16KiB"
 max_body_bytes = "128KiB"
@@ -56,6 +56,8 @@ pub(crate) struct Place {
     pub(crate) jitney: PathBuf,
     /// The data directory, relative to the directory of the run.
     pub(crate) data: PathBuf,
+    /// What `jitney.toml` says.
+    pub(crate) config: &'static str,
     /// Whether the kernel does what a sync asks for.
     pub(crate) syncs: bool,
 }
@@ -72,7 +74,7 @@ pub(crate) struct Server {
 impl Place {
     /// Writes the configuration.
     pub(crate) fn prepare(&self) -> Result<()> {
-        Ok(fs::write(self.directory.join("jitney.toml"), CONFIG)?)
+        Ok(fs::write(self.directory.join("jitney.toml"), self.config)?)
     }
 
     /// Where a server writes its address.
@@ -146,6 +148,11 @@ impl Place {
 }
 
 impl Server {
+    /// The process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
