@@ -116,21 +116,26 @@ pub fn plan<S: Storage>(storage: &S, random: &mut dyn FnMut() -> u64) -> Result<
     let names = storage
         .list()
         .map_err(|error| OpenError::io("the directory", error))?;
-    let mended = headers::mend(storage, random)?;
-    let survey = survey_as(storage, |number, state| match mended.get(&number) {
-        Some(Mended::Header { header, .. }) => Some(State::Begun(*header)),
-        Some(Mended::Aside(_)) => None,
-        None => Some(state),
-    })?;
-    let mut planner = Planner {
-        plan: Plan::default(),
-        names: names.into_iter().collect(),
-        random,
+    let mut mended = headers::mend(storage, random)?;
+    let (mut plan, survey) = loop {
+        let survey = survey_as(storage, |number, state| match mended.get(&number) {
+            Some(Mended::Header { header, .. }) => Some(State::Begun(*header)),
+            Some(Mended::Aside(_)) => None,
+            None => Some(state),
+        })?;
+        let mut planner = Planner {
+            plan: Plan::default(),
+            names: names.iter().cloned().collect(),
+            random: &mut *random,
+        };
+        cold_is_whole(&mended, &survey)?;
+        planner.headers(&mended, &survey);
+        let Some(number) = planner.chain(&mended, &survey)? else {
+            break (planner.plan, survey);
+        };
+        // Each time there is one segment less.
+        mended.insert(number, Mended::Aside("it is a copy of which too little is left"));
     };
-    cold_is_whole(&mended, &survey)?;
-    planner.headers(&mended, &survey);
-    planner.chain(&mended, &survey)?;
-    let Planner { mut plan, .. } = planner;
     if !plan.findings.is_empty() {
         plan.jobs = jobs::count(&plan, &survey)?;
         plan.findings
@@ -200,12 +205,13 @@ impl Planner<'_> {
         }
     }
 
-    /// The log, segment by segment.
+    /// The log, segment by segment. The number of one that is a copy, and would not be seen to be a whole one any
+    /// more: then its original counts.
     fn chain<F: crate::storage::File>(
         &mut self,
         mended: &BTreeMap<u64, Mended>,
         survey: &Survey<F>,
-    ) -> Result<(), RepairError> {
+    ) -> Result<Option<u64>, RepairError> {
         let mut end: Option<(u64, Header)> = None;
         for (index, found) in survey.chain.iter().enumerate() {
             let mut header = found.header;
@@ -232,10 +238,15 @@ impl Planner<'_> {
             }
             end = Some((scan.next_lsn, header));
             if verdict.is_some() || !scan.wounds.is_empty() {
+                let original = crate::segment::segment_name(header.replaces);
+                let replaced = survey.leftovers.iter().any(|left| left.name == original);
+                if last && replaced && !scan.is_whole_copy(found)? {
+                    return Ok(Some(header.number));
+                }
                 self.mend(&found.name, header, verdict.is_none(), scan);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The end of one segment and the start of the next: LSNs have no gap.

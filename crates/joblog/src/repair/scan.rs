@@ -2,9 +2,9 @@
 
 use super::salvage::{LostRecord, Salvaged, salvage};
 use super::{MISSING_FRAMES_MAX, RepairError};
-use crate::frame::{self, Kind, Reader, Slot};
+use crate::frame::{self, Head, Kind, Reader, Slot};
 use crate::record::DecodeError;
-use crate::recovery::OpenError;
+use crate::recovery::{Found, OpenError};
 use crate::segment::{FRAMES_AT, Header};
 use crate::storage::File;
 
@@ -45,6 +45,30 @@ pub(super) struct Scan {
     pub(super) next_lsn: u64,
     /// Mended, it has an end frame.
     pub(super) sealed: bool,
+}
+
+impl Scan {
+    /// Whether a start will take the mended segment for a whole copy: something in it was not copied.
+    pub(super) fn is_whole_copy<F: File>(&self, found: &Found<F>) -> Result<bool, OpenError> {
+        let failed = |error| OpenError::io(&found.name, error);
+        let mut reader = Reader::new(&*found.file).map_err(failed)?;
+        for piece in &self.pieces {
+            let shows = match piece {
+                Piece::Keep { offset, bytes } => {
+                    let wanted = |head: &Head| head.kind == Kind::Copy || head.durable_lsn != 0;
+                    let frame = reader.find_frame(*offset, found.header.epoch, wanted);
+                    frame.map_err(failed)?.is_some_and(|(at, _)| at < offset + bytes)
+                }
+                // What is made in place of a lost frame says that all before it is durable.
+                Piece::Saved { lsn, .. } | Piece::End { lsn } => *lsn > 1,
+                Piece::Blank { first_lsn, count } => first_lsn + count > 2,
+            };
+            if shows {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// Reads a segment. `ends_before`: the first LSN of the next segment, so that it is known where this one ended.
