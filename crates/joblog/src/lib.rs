@@ -12,6 +12,8 @@ pub mod fuzzing;
 pub mod ids;
 pub mod inspect;
 pub mod log;
+#[doc(hidden)]
+pub mod mutants;
 pub mod record;
 pub mod recovery;
 pub mod repair;

@@ -15,6 +15,9 @@ pub enum Mutant {
     /// Inside jitney.
     #[cfg(feature = "mutants")]
     Code(jitney::mutants::Mutant),
+    /// Inside the log.
+    #[cfg(feature = "mutants")]
+    Log(joblog::mutants::Mutant),
 }
 
 /// Bugs of who is told what.
@@ -101,7 +104,9 @@ impl Mutant {
             .chain(buses.map(Self::Bus))
             .chain(disks.map(Self::Disk));
         #[cfg(feature = "mutants")]
-        let all = all.chain(jitney::mutants::Mutant::ALL.map(Self::Code));
+        let all = all
+            .chain(jitney::mutants::Mutant::ALL.map(Self::Code))
+            .chain(joblog::mutants::Mutant::ALL.map(Self::Log));
         all.collect()
     }
 
@@ -114,6 +119,8 @@ impl Mutant {
             Self::Disk(mutant) => format!("disk: {mutant:?}"),
             #[cfg(feature = "mutants")]
             Self::Code(mutant) => format!("code: {mutant:?}"),
+            #[cfg(feature = "mutants")]
+            Self::Log(mutant) => format!("log: {mutant:?}"),
         }
     }
 }
@@ -144,10 +151,16 @@ impl Sabotage {
     /// Tells the hooks inside jitney.
     pub(crate) fn arm(self) {
         #[cfg(feature = "mutants")]
-        jitney::mutants::arm(match self.0 {
-            Some(Mutant::Code(mutant)) => Some(mutant),
-            _ => None,
-        });
+        {
+            jitney::mutants::arm(match self.0 {
+                Some(Mutant::Code(mutant)) => Some(mutant),
+                _ => None,
+            });
+            joblog::mutants::arm(match self.0 {
+                Some(Mutant::Log(mutant)) => Some(mutant),
+                _ => None,
+            });
+        }
     }
 
     pub(crate) fn spoil_inbound(self, inbound: &mut Inbound) {

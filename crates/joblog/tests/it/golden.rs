@@ -3,10 +3,12 @@
 //!
 //! `JOBLOG_BLESS=1` writes them, for a format that was never released.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use joblog::ids::{Priority, Token, WallMs};
-use joblog::log::{Durability, Space};
+use joblog::inspect::{self, Seen};
+use joblog::log::{Durability, Known, Space};
 use joblog::record::{Cause, End, ErrorFields, IdempotencyKey, Outcome, Reason, Record, Return, Submit};
 use joblog::replay::Recovered;
 use joblog::storage::Storage as _;
@@ -28,6 +30,9 @@ fn options() -> Options {
         ..small()
     }
 }
+
+/// The hot one that is written to, and the cold one with everything else.
+const COLD_SEGMENTS: usize = 2;
 
 const ERROR: ErrorFields<'static> = ErrorFields {
     code: "card_declined",
@@ -160,6 +165,80 @@ fn write_settings() -> SimDisk {
     log.disk.clone()
 }
 
+/// What only cold segments have: copies of copies, an outcome without its result, what became of a job in a segment,
+/// and each kind of frame.
+fn write_cold() -> SimDisk {
+    let mut log = TestLog::with(cold_options());
+    log.settle_down();
+    let token = |log: &TestLog, sequence| Token {
+        node: log.log.node(),
+        epoch: log.log.epoch(),
+        sequence,
+    };
+    let append = |log: &mut TestLog, records: &[Record<'_>]| {
+        log.log.append(records, Space::Settle, Durability::Sync).unwrap();
+        log.settle_down();
+    };
+    log.set("lane/orders", Some(b"paused")).unwrap();
+    // The first stays as it is; the second has a key and ends; the third goes out, comes back and goes out again; the
+    // fourth ends in the segment after its own.
+    append(
+        &mut log,
+        &[
+            Record::Submit(submit(1, b"{}")),
+            Record::Submit(full_submit()),
+            Record::Submit(submit(3, b"1")),
+            Record::Submit(submit(4, b"2")),
+        ],
+    );
+    let first = token(&log, 1);
+    append(&mut log, &[Record::Dispatch(dispatch(first, &[2, 3], WallMs(9)))]);
+    append(&mut log, &[Record::Delivered(first)]);
+    let ended = Outcome {
+        id: id(2),
+        error: None,
+        reason: None,
+        keep_ms: None,
+        ..full_outcome(first)
+    };
+    let back = Return {
+        id: id(3),
+        cause: Cause::Error,
+        token: first,
+        due: Some(WallMs(10)),
+        alone: true,
+        attempts: 1,
+        crashes: 2,
+        error: None,
+    };
+    append(&mut log, &[Record::Outcome(ended), Record::Return(back)]);
+    let second = token(&log, 2);
+    append(&mut log, &[Record::Dispatch(dispatch(second, &[3], WallMs(11)))]);
+    // So much comes and goes that every segment but the last is copied, the cold ones too.
+    for number in 10..40 {
+        append(&mut log, &[Record::Submit(submit(number, &[7; 1800]))]);
+        let now = log.now.wall;
+        append(&mut log, &[Record::Outcome(outcome(number, b"1", now))]);
+        if number == 13 {
+            append(&mut log, &[Record::Outcome(outcome(4, b"4", now))]);
+        }
+        log.advance(2 * SECOND);
+        log.settle_down();
+    }
+    log.log.close();
+    log.settle_down();
+    log.disk.clone()
+}
+
+fn cold_options() -> Options {
+    Options {
+        result_ttl_ms: 5_000,
+        key_ttl_ms: 3_600_000,
+        results_max: 2,
+        ..options()
+    }
+}
+
 fn segments(disk: &SimDisk) -> Vec<String> {
     disk.list()
         .unwrap()
@@ -172,6 +251,7 @@ fn segments(disk: &SimDisk) -> Vec<String> {
 fn todays_code_writes_the_golden_files_byte_for_byte() {
     assert_eq!(compare(&write(), "v1"), 2);
     assert_eq!(compare(&write_settings(), "v1_settings"), 1);
+    assert_eq!(compare(&write_cold(), "v1_cold"), COLD_SEGMENTS);
 }
 
 /// Compares the segments with the fixtures of this set, and counts them.
@@ -241,4 +321,76 @@ fn todays_code_reads_the_golden_settings() {
     disk.plant(name, &std::fs::read(fixtures("v1_settings").join(name)).unwrap());
     let log = TestLog::open(disk, options(), TestLog::new().now, 9).unwrap();
     assert_eq!(log.settings(), [("lane/orders".to_owned(), Vec::new())]);
+}
+
+#[test]
+fn todays_code_reads_the_golden_copies() {
+    let disk = SimDisk::new();
+    let directory = std::fs::read_dir(fixtures("v1_cold")).unwrap();
+    for name in directory.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+        disk.plant(&name, &std::fs::read(fixtures("v1_cold").join(&name)).unwrap());
+    }
+    let cold = BTreeSet::from([
+        "copied", "copy", "dispatch", "ended", "group", "mark", "outcome", "setting", "submit", "tries",
+    ]);
+    assert_eq!(kinds_in_cold_segments(&disk), cold);
+    let verdict = verify(&disk).unwrap();
+    assert_eq!((verdict.damages.len(), verdict.jobs, verdict.clean), (0, 4, true));
+    let mut log = TestLog::open(disk, cold_options(), TestLog::new().now, 9).unwrap();
+    let recovered = log.recovered();
+    let [
+        Recovered::Job(first),
+        Recovered::Job(third),
+        Recovered::Lease(lease),
+    ] = &recovered[..]
+    else {
+        panic!("{recovered:?}")
+    };
+    assert_eq!((first.id, first.past.deliveries), (id(1), 0));
+    let past = third.past;
+    assert_eq!(
+        (third.id, past.attempts, past.crashes, past.deliveries),
+        (id(3), 1, 2, 2)
+    );
+    assert!(past.alone);
+    assert_eq!((lease.token.sequence, &lease.jobs[..]), (2, &[id(3)][..]));
+    assert_eq!(log.data(1).as_deref(), Some(&b"{}"[..]));
+    // Its result gave way, its key did not.
+    let key = full_submit().idempotency.unwrap();
+    assert_eq!(
+        log.log.find_key(key).map(|entry| (entry.id, entry.fingerprint)),
+        Some((id(2), 3))
+    );
+    assert!(matches!(
+        log.log.find(id(2)),
+        Some(Known::Finished { readable: false, .. })
+    ));
+    assert_eq!(log.log.find(id(4)), None, "forgotten, and it never comes back");
+    assert_eq!(log.settings(), [("lane/orders".to_owned(), b"paused".to_vec())]);
+}
+
+/// The kinds of frames and records there.
+fn kinds_in_cold_segments(disk: &SimDisk) -> BTreeSet<&'static str> {
+    let mut kinds = BTreeSet::new();
+    let mut found = inspect::segments(disk).unwrap();
+    found.retain(|segment| segment.header.is_some_and(|header| header.stream == "cold"));
+    inspect::read(disk, &mut found, false, |_, what| {
+        kinds.insert(match what {
+            Seen::Frame { kind, .. } => kind,
+            Seen::Record { record, .. } => match record {
+                Record::Submit(_) => "submit",
+                Record::Outcome(_) => "outcome",
+                Record::Ended(_) => "ended",
+                Record::Tries(_) => "tries",
+                Record::Dispatch(_) => "dispatch",
+                Record::Delivered(_) => "delivered",
+                Record::Setting(_) => "setting",
+                Record::Copied(_) => "copied",
+                Record::Return(_) => "return",
+            },
+            other => panic!("{other:?}"),
+        });
+    })
+    .unwrap();
+    kinds
 }

@@ -3,6 +3,7 @@
 use super::{Run, What};
 use crate::ids::JobId;
 use crate::index::{Index, Kept, Place};
+use crate::mutants::{Mutant, active};
 use crate::record::{Dispatch, Record};
 use crate::segment::Stream;
 use crate::settings::Settings;
@@ -28,6 +29,7 @@ pub(super) fn judge_record<F>(
         }
         Record::Outcome(outcome) => match index.outcome_to_copy(outcome, from) {
             Kept::Whole => run.whole(What::Outcome(outcome.id), from, bytes),
+            Kept::End(_) if active(Mutant::ForgetEnd) => {}
             Kept::End(ended) => run.encoded(What::Outcome(ended.id), from, &Record::Ended(ended)),
             Kept::Nothing => {}
         },

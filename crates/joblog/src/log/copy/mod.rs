@@ -25,6 +25,7 @@ use crate::frame::{self, Head, Kind};
 use crate::hash::Seed;
 use crate::ids::{JobId, Token};
 use crate::index::Place;
+use crate::mutants::{Mutant, active};
 use crate::record::{Copied, Record, Records};
 use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, Stream, segment_name};
 use crate::storage::{File, Storage};
@@ -172,6 +173,9 @@ impl<F> Copying<F> {
     /// The segment whose copy is closed: it may go.
     pub(super) fn copied(&self) -> Option<u32> {
         let run = self.run.as_ref()?;
+        if active(Mutant::SourceGoesEarly) && run.begun {
+            return Some(run.source);
+        }
         (run.closed || (run.folded && run.out.is_empty() && !run.wrote)).then_some(run.source)
     }
 
@@ -533,6 +537,7 @@ impl<S: Storage> Log<S> {
                     bytes: *bytes,
                 };
                 match what {
+                    What::Submit(_) if active(Mutant::KeepOldPlace) => {}
                     What::Submit(id) => self.index.submit_copied(*id, *from, place),
                     What::Outcome(id) => self.index.outcome_copied(*id, *from, place),
                     What::End(id) => self.index.end_copied(*id, from.slot, slot),

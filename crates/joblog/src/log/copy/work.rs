@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::CHUNK_BYTES;
 use crate::frame::{self, Kind, Reader, Slot};
 use crate::log::commit::{final_error, write_or_cut};
+use crate::mutants::{Mutant, active};
 use crate::segment::HEADER;
 use crate::storage::{File, Storage};
 
@@ -61,6 +62,9 @@ pub(in crate::log) struct Read<F> {
 impl<F: File> Write<F> {
     fn run(&self) -> io::Result<()> {
         write_or_cut(&*self.file, &self.bytes, self.offset)?;
+        if active(Mutant::UnsyncedCopy) {
+            return Ok(());
+        }
         self.file.sync_data().map_err(final_error)
     }
 }

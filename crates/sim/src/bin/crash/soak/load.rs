@@ -141,7 +141,7 @@ async fn call(shared: &Shared, rng: &mut Rng, intended: Instant) -> Result<()> {
         1..4 => 2_000,
         _ => 200,
     };
-    let steady = rng.percent(70);
+    let steady = rng.percent(85);
     let processor = if steady { "steady" } else { "wild" };
     let mut submit = Submit::json(processor, &(n, "x".repeat(rng.index(pad))))?
         .priority(Priority::ALL[rng.index(Priority::ALL.len())]);
