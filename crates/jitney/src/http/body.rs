@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
 
-use super::budget::Share;
 use super::error::{Code, Problem, Result};
 use super::parse::shown;
 use super::{App, Connection};
@@ -117,27 +117,8 @@ impl Bound {
 /// Reads a body. One that is too large goes to `rest`, to be dropped while it is answered.
 pub(crate) async fn read(app: &App, parts: &Parts, body: Body, bound: Bound) -> Result<Bytes> {
     let mut pieces = Pieces::new(app, parts, body, bound)?;
-    let share = app.bodies().share(bound.of_worker);
-    match tokio::time::timeout(pieces.time_max(), collect(&mut pieces, share)).await {
-        Ok(read) => read,
-        Err(_) => Err(pieces.too_slow()),
-    }
-}
-
-/// Why a body that is encoded is refused: it would be kept as it came, and nobody could tell how to read it.
-fn encoded(headers: &HeaderMap) -> Option<Box<Problem>> {
-    let encoding = headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))?;
-    let detail = format!(
-        "the body is encoded (`Content-Encoding: {}`), which jitney does not undo; send it as it is",
-        shown(&String::from_utf8_lossy(encoding.as_bytes()))
-    );
-    Some(Problem::new(Code::UnsupportedMediaType, detail))
-}
-
-async fn collect(pieces: &mut Pieces, mut share: Share) -> Result<Bytes> {
+    pieces.deadline = Some(Instant::now() + pieces.time_max());
+    let mut share = app.bodies().share(bound.of_worker);
     // Most bodies come in one piece, which is kept as it is.
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
@@ -160,6 +141,19 @@ async fn collect(pieces: &mut Pieces, mut share: Share) -> Result<Bytes> {
     Ok(share.keep(if more.is_empty() { first } else { more.freeze() }))
 }
 
+/// Why a body that is encoded is refused: it would be kept as it came, and nobody could tell how to read it.
+fn encoded(headers: &HeaderMap) -> Option<Box<Problem>> {
+    let encoding = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    let detail = format!(
+        "the body is encoded (`Content-Encoding: {}`), which jitney does not undo; send it as it is",
+        shown(&String::from_utf8_lossy(encoding.as_bytes()))
+    );
+    Some(Problem::new(Code::UnsupportedMediaType, detail))
+}
+
 /// A body, piece by piece as it comes.
 #[derive(Debug)]
 pub(crate) struct Pieces {
@@ -168,25 +162,27 @@ pub(crate) struct Pieces {
     bound: Bound,
     announced: Option<u64>,
     pause_max: Duration,
-    rest: Arc<Rest>,
+    here: Connection,
     /// Bytes so far.
     read: u64,
+    /// When all of it must be there, if it is read as a whole.
+    deadline: Option<Instant>,
 }
 
 impl Pieces {
     /// Refuses a body that is encoded, or says that it is too large. It goes to `rest`, as does one that turns
     /// out to be.
     pub(crate) fn new(app: &App, parts: &Parts, body: Body, bound: Bound) -> Result<Self> {
-        let rest = Connection::of(parts).rest;
+        let here = Connection::of(parts);
         if let Some(problem) = encoded(&parts.headers) {
-            rest.leave(body);
+            here.rest().leave(body);
             return Err(problem);
         }
         let announced = body.size_hint().exact();
         if let Some(bytes) = announced.filter(|bytes| *bytes > bound.bytes_max) {
             // A client that asked before sending learns from the answer that it need not.
             if !parts.headers.contains_key(EXPECT) {
-                rest.drop_of(body, bound.drain_bytes());
+                here.rest().drop_of(body, bound.drain_bytes());
             }
             return Err(bound.exceeded(Some(bytes)));
         }
@@ -195,8 +191,9 @@ impl Pieces {
             bound,
             announced,
             pause_max: app.slow_client_timeout(),
-            rest,
+            here,
             read: 0,
+            deadline: None,
         })
     }
 
@@ -204,8 +201,9 @@ impl Pieces {
     pub(crate) async fn next(&mut self, linger: Option<Duration>) -> Result<Option<Bytes>> {
         let pause_max = self.pause_max;
         while let Some(body) = &mut self.body {
-            let patience = linger.unwrap_or(pause_max);
-            let frame = match tokio::time::timeout(patience, body.frame()).await {
+            let patience = Instant::now() + linger.unwrap_or(pause_max);
+            let until = self.deadline.map_or(patience, |deadline| deadline.min(patience));
+            let frame = match timeout_at(until, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => {
                     self.body = None;
@@ -216,6 +214,7 @@ impl Pieces {
                     return Ok(None);
                 }
                 Err(_) if linger.is_some() => return Ok(None),
+                Err(_) if until < patience => return Err(self.too_slow()),
                 Err(_) => {
                     let pause = format_duration(pause_max);
                     let detail = format!("the body paused for longer than {pause}");
@@ -256,7 +255,8 @@ impl Pieces {
     /// Nobody wants what is left: it is dropped as it comes, so that the client sees its answer.
     pub(crate) fn leave(&mut self) {
         if let Some(body) = self.body.take() {
-            self.rest
+            self.here
+                .rest()
                 .drop_of(body, self.bound.drain_bytes().saturating_sub(self.read));
         }
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
@@ -22,12 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tower_service::Service as _;
 
-use super::body::Rest;
 use super::delivery::{Answer, Link, Phase};
 use super::error::{Code, Problem, raw_response, unreadable_head};
-use super::many::Work;
 use super::{App, Connection, Door};
 use crate::units::format_count;
 
@@ -138,21 +134,15 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
-    let link = Arc::new(Link::default());
-    let rest = Arc::new(Rest::default());
-    let work = Arc::new(Work::default());
+    let here = Connection::default();
+    let link = Arc::clone(here.link());
     let io = TokioIo::new(Socket {
         stream: socket,
         link: Arc::clone(&link),
         app: app.clone(),
         refusal: None,
     });
-    let here = Connection {
-        link: Arc::clone(&link),
-        rest: Arc::clone(&rest),
-        work: Arc::clone(&work),
-    };
-    let service = hyper::service::service_fn(move |request| answer(request, door.router(), here.clone()));
+    let service = hyper::service::service_fn(|request| answer(request, &door, here.clone()));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -175,8 +165,8 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
             return Poll::Ready(ended);
         }
         // After hyper: what it just read is used, or dropped, at once.
-        work.poll(cx);
-        rest.poll(cx);
+        here.work().poll(cx);
+        here.rest().poll(cx);
         watch.poll(&link, cx).map(Ok)
     })
     .await;
@@ -187,14 +177,15 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
 
 async fn answer(
     request: Request<Incoming>,
-    mut router: Router,
+    door: &Door,
     here: Connection,
 ) -> Result<Response<Answer>, Infallible> {
-    let link = Arc::clone(&here.link);
+    let link = Arc::clone(here.link());
     link.request_began();
-    let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(here);
-    let response = router.call(Request::from_parts(parts, Body::new(body))).await?;
+    let (app, router) = door.served();
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(here);
+    let response = super::answer(app, router, request).await;
     Ok(response.map(|body| Answer::new(body, link)))
 }
 

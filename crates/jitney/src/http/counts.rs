@@ -2,7 +2,7 @@
 //!
 //! The routes of one app are fixed, so that counting takes no lock; those that a reload brings count on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,8 +44,10 @@ const CLASSES: [(Class, &str); 7] = [
 /// Answers and how long they took.
 #[derive(Debug)]
 pub(super) struct RequestCounts {
-    /// By the path that the router matched.
+    /// By the path as the router matches it; also those of routes that are gone.
     routes: HashMap<String, Counted>,
+    /// Which of them a request is for.
+    paths: matchit::Router<Counted>,
     /// Requests that matched nothing.
     other: Counted,
     /// By [`CLASSES`].
@@ -54,7 +56,7 @@ pub(super) struct RequestCounts {
 
 /// One route. Clones count together.
 #[derive(Clone, Debug)]
-struct Counted {
+pub(super) struct Counted {
     /// The path as its owner wrote it.
     template: String,
     class: Class,
@@ -135,8 +137,10 @@ impl RequestCounts {
             )
         });
         let routes = routes.map(|(matched, template)| (matched, Counted::new(template, Class::Route)));
+        let routes: HashMap<_, _> = own.chain(routes).collect();
         Self {
-            routes: own.chain(routes).collect(),
+            paths: paths(&routes, routes.keys().map(String::as_str)),
+            routes,
             other: Counted::new("other".to_owned(), Class::Other),
             times: Arc::default(),
         }
@@ -144,25 +148,34 @@ impl RequestCounts {
 
     /// The same counters, and new ones for routes that it does not have. What was once counted stays, so that no
     /// counter goes back.
-    pub(super) fn with(&self, routes: impl Iterator<Item = (String, String)>) -> Self {
+    pub(super) fn with<'a>(
+        &self,
+        own: impl Iterator<Item = &'a str>,
+        routes: impl Iterator<Item = (String, String)>,
+    ) -> Self {
         let mut all = self.routes.clone();
+        let mut served: HashSet<String> = own.map(str::to_owned).collect();
         for (matched, template) in routes {
+            served.insert(matched.clone());
             all.entry(matched)
                 .or_insert_with(|| Counted::new(String::new(), Class::Route))
                 .template = template;
         }
         Self {
+            paths: paths(&all, served.iter().map(String::as_str)),
             routes: all,
             other: self.other.clone(),
             times: Arc::clone(&self.times),
         }
     }
 
+    /// What a request to this path counts for.
+    pub(super) fn of(&self, path: &str) -> &Counted {
+        self.paths.at(path).map_or(&self.other, |found| found.value)
+    }
+
     /// Counts an answer that took so long from the end of the request's head.
-    pub(super) fn count(&self, matched: Option<&str>, status: StatusCode, took: Duration) {
-        let counted = matched
-            .and_then(|matched| self.routes.get(matched))
-            .unwrap_or(&self.other);
+    pub(super) fn count(&self, counted: &Counted, status: StatusCode, took: Duration) {
         counted.bump(status);
         for ((class, _), times) in CLASSES.iter().zip(&*self.times) {
             if *class == counted.class {
@@ -174,7 +187,7 @@ impl RequestCounts {
     /// Counts a refusal that came before a request was one.
     pub(super) fn count_unmatched(&self, problem: &Problem) {
         let status = StatusCode::from_u16(problem.code.status());
-        self.count(None, status.unwrap_or_default(), Duration::ZERO);
+        self.count(&self.other, status.unwrap_or_default(), Duration::ZERO);
     }
 
     /// All counts that are not zero.
@@ -205,6 +218,22 @@ impl RequestCounts {
     }
 }
 
+/// Matches paths as the router does, which is made of the same.
+fn paths<'a>(
+    routes: &HashMap<String, Counted>,
+    served: impl Iterator<Item = &'a str>,
+) -> matchit::Router<Counted> {
+    let mut paths = matchit::Router::new();
+    for path in served {
+        if let Some(counted) = routes.get(path) {
+            paths
+                .insert(path, counted.clone())
+                .expect("the router takes the same paths");
+        }
+    }
+    paths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,10 +245,11 @@ mod tests {
             own.into_iter(),
             [("/p0".to_owned(), "/orders".to_owned())].into_iter(),
         );
-        counts.count(Some("/v1/jobs"), StatusCode::OK, Duration::from_micros(500));
-        counts.count(Some("/v1/jobs"), StatusCode::OK, Duration::from_micros(501));
-        counts.count(Some("/p0"), StatusCode::OK, Duration::from_secs(3_600));
-        counts.count(None, StatusCode::OK, Duration::ZERO);
+        let count = |path, took| counts.count(counts.of(path), StatusCode::OK, took);
+        count("/v1/jobs", Duration::from_micros(500));
+        count("/v1/jobs", Duration::from_micros(501));
+        count("/p0", Duration::from_secs(3_600));
+        count("/nowhere", Duration::ZERO);
         let latencies = counts.latencies();
         let of = |class: &str| latencies.iter().find(|latency| latency.class == class).unwrap();
         assert_eq!(of("submit").buckets[..3], [1, 1, 0]);

@@ -46,8 +46,9 @@ impl Door {
         self.now(|served| served.app.clone())
     }
 
-    pub(super) fn router(&self) -> Router {
-        self.now(|served| served.router.clone())
+    /// What answers a request that comes now.
+    pub(super) fn served(&self) -> (App, Router) {
+        self.now(|served| (served.app.clone(), served.router.clone()))
     }
 
     fn now<T>(&self, read: impl FnOnce(&Served) -> T) -> T {

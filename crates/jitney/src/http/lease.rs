@@ -80,7 +80,7 @@ pub(super) async fn poll(
         Answer::Leased(leased) => {
             let response = answer(&poll.leases, &leased);
             if let Some(delivery) = reply.delivery {
-                here.link.owe(delivery);
+                here.link().owe(delivery);
             }
             Ok(response)
         }

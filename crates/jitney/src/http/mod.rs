@@ -39,13 +39,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{Response, Uri};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tower_service::Service as _;
 
 use body::Rest;
 use budget::Budget;
@@ -171,7 +171,7 @@ impl App {
                 metrics: Arc::clone(&before.metrics),
                 pages: Pages::new(&before.limits, &routes),
                 slow_client_timeout: before.slow_client_timeout,
-                requests: before.requests.with(routes.templates()),
+                requests: before.requests.with(own_paths(), routes.templates()),
                 routes,
             }),
         })
@@ -200,15 +200,30 @@ pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: impl Futu
 
 /// The state of the connection that a request came on. A request without one (in a test) delivers nothing.
 #[derive(Clone, Debug, Default)]
-struct Connection {
+struct Connection(Arc<ConnectionState>);
+
+#[derive(Debug, Default)]
+struct ConnectionState {
     link: Arc<Link>,
-    rest: Arc<Rest>,
-    work: Arc<many::Work>,
+    rest: Rest,
+    work: many::Work,
 }
 
 impl Connection {
     fn of(parts: &Parts) -> Self {
         parts.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        &self.0.link
+    }
+
+    fn rest(&self) -> &Rest {
+        &self.0.rest
+    }
+
+    fn work(&self) -> &many::Work {
+        &self.0.work
     }
 }
 
@@ -285,24 +300,26 @@ fn router(app: &App) -> Router {
     routes::add(docs::add(own), &app.shared.routes)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(app.clone(), edge))
         .with_state(app.clone())
 }
 
-/// What every request passes: the check of its host and origin, and the count of its answer.
-async fn edge(State(app): State<App>, request: Request, next: Next) -> Response<Body> {
-    let matched = request.extensions().get::<MatchedPath>().cloned();
+/// Answers a request, once its host and origin are checked, and counts the answer.
+async fn answer(app: App, mut router: Router, request: Request) -> Response<Body> {
     let clock = SystemClock::new();
     let (parts, body) = request.into_parts();
-    let checked = app.shared.hosts.check(&parts);
+    let shared = &app.shared;
+    let counted = shared.requests.of(parts.uri.path());
+    let checked = shared.hosts.check(&parts);
     let request = Request::from_parts(parts, body);
     let response = match checked {
-        Ok(()) => next.run(request).await,
+        Ok(()) => match router.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
         Err(problem) => refuse_unread(request, problem),
     };
-    let matched = matched.as_ref().map(MatchedPath::as_str);
     let took = between(Mono(0), clock.now().mono);
-    app.shared.requests.count(matched, response.status(), took);
+    shared.requests.count(counted, response.status(), took);
     response
 }
 
@@ -337,6 +354,6 @@ async fn method_not_allowed(uri: Uri, request: Request) -> Response<Body> {
 /// Refuses a request without looking at its body, which is dropped as it comes.
 fn refuse_unread(request: Request, problem: Box<Problem>) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    Connection::of(&parts).rest.leave(body);
+    Connection::of(&parts).rest().leave(body);
     problem.into_response()
 }

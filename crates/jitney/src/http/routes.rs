@@ -41,7 +41,7 @@ async fn serve(
     // A parameter in the first segment must not catch what is jitney's own, and none catches nothing.
     let first = parts.uri.path().split('/').nth(1).unwrap_or_default();
     if RESERVED.contains(&first) || values.iter().any(String::is_empty) {
-        Connection::of(&parts).rest.leave(body);
+        Connection::of(&parts).rest().leave(body);
         let detail = format!("nothing is at `{}`", super::parse::shown(parts.uri.path()));
         return Err(Problem::new(Code::NotFound, detail));
     }

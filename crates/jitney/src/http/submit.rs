@@ -68,13 +68,14 @@ pub(super) async fn plain(
 pub(super) async fn envelope(State(app): State<App>, request: Request) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     if headers::is_ndjson(&parts.headers)? {
-        return many::ndjson(app, parts, body).await;
+        // Boxed, as is the other: their futures are large, and every single submit would carry their room along.
+        return Box::pin(many::ndjson(app, parts, body)).await;
     }
     let bytes = body::read(&app, &parts, body, Bound::request(app.limits())).await?;
     headers::check_accept(&parts.headers)?;
     headers::check_json_type(&parts.headers)?;
     if bytes.trim_ascii_start().starts_with(b"[") {
-        return many::array(app, &parts, bytes).await;
+        return Box::pin(many::array(app, &parts, bytes)).await;
     }
     let wait = envelope_wait(&app, &parts)?;
     let envelope = object::body(&bytes, ONE_OF_MANY_FIELDS, LATER_FIELDS)?;

@@ -73,7 +73,7 @@ async fn answer(
         }
         None => {
             let answers = outbox::Answers::new(Arc::clone(&outbox));
-            Connection::of(parts).work.carry_on(async move {
+            Connection::of(parts).work().carry_on(async move {
                 // What went wrong after the answer began stands in its last line.
                 drop(work.await);
                 outbox.finish();
