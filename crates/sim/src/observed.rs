@@ -124,6 +124,10 @@ impl Bus for ObservedBus {
         self.inner.next_timer()
     }
 
+    fn is_committing(&self) -> bool {
+        self.inner.is_committing()
+    }
+
     fn find(&self, id: JobId) -> Option<Known> {
         self.inner.find(id)
     }

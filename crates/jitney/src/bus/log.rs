@@ -22,6 +22,10 @@ use crate::clock::{Mono, Now};
 use crate::job::{Group, IdempotencyKey, JobId, Processor};
 use crate::limits::Limits;
 
+mod gathering;
+
+use gathering::Gathering;
+
 /// Does the log's I/O.
 pub trait Executor<S: Storage> {
     /// Starts a commit. One is under way at most.
@@ -59,6 +63,7 @@ pub struct LogBus<S: Storage, E> {
     /// It was reported that the log takes no more records.
     broken: bool,
     chore_under_way: bool,
+    gathering: Gathering,
 }
 
 impl<S: Storage, E: Executor<S>> LogBus<S, E> {
@@ -73,7 +78,15 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
             settings_told: false,
             broken: false,
             chore_under_way: false,
+            gathering: Gathering::default(),
         }
+    }
+
+    /// The same, for a server: a commit waits for company for a moment where many come (see `gathering`).
+    #[must_use]
+    pub const fn holding_commits(mut self) -> Self {
+        self.gathering = Gathering::for_a_moment();
+        self
     }
 
     /// The executor, for the simulator to look at.
@@ -120,7 +133,10 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
         while let Some(done) = self.executor.poll() {
             match done {
                 Done::Written(result) => self.log.written(result, now),
-                Done::Synced(result) => self.log.synced(result, now),
+                Done::Synced(result) => {
+                    self.log.synced(result, now);
+                    self.gathering.commit_ended(now.mono);
+                }
                 Done::Chore(result) => {
                     self.chore_under_way = false;
                     self.log.chore_done(result, now);
@@ -160,7 +176,10 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
     }
 
     fn start_io(&mut self, now: Now) {
-        if let Some(commit) = self.log.next_commit(now) {
+        if !self.gathering.holds(now.mono)
+            && let Some(commit) = self.log.next_commit(now)
+        {
+            self.gathering.commit_started();
             self.executor.start_commit(commit);
         }
         if !self.chore_under_way
@@ -198,6 +217,7 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
         durability: Durability,
     ) -> Result<Ticket, AppendError> {
         let ticket = self.log.append(records, space, durability)?;
+        self.gathering.appended();
         let visible: Vec<_> = records.iter().filter_map(becomes_visible).collect();
         if !visible.is_empty() {
             self.visible.push_back((ticket, visible));
@@ -222,7 +242,14 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
     }
 
     fn next_timer(&self) -> Option<Mono> {
-        self.log.next_timer()
+        [self.log.next_timer(), self.gathering.until()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_committing(&self) -> bool {
+        self.log.is_committing() || self.gathering.until().is_some()
     }
 
     fn find(&self, id: JobId) -> Option<Known> {
@@ -246,6 +273,7 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
     }
 
     fn close(&mut self) {
+        self.gathering.end();
         self.log.close();
     }
 }

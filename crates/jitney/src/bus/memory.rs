@@ -257,6 +257,10 @@ impl Bus for MemoryBus {
         result.into_iter().chain(key).min()
     }
 
+    fn is_committing(&self) -> bool {
+        false
+    }
+
     fn find(&self, id: JobId) -> Option<Known> {
         let entry = self.jobs.get(&id)?;
         let fingerprint = entry.fingerprint;

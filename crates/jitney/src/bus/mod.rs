@@ -58,6 +58,10 @@ pub trait Bus {
     /// When [`Bus::poll`] must be called next even if nothing else happens.
     fn next_timer(&self) -> Option<Mono>;
 
+    /// Whether a commit is under way, whose end the driver is woken for, or the next one is held back until
+    /// [`Bus::next_timer`]: what is appended now is durable after that at the soonest.
+    fn is_committing(&self) -> bool;
+
     /// What is known of a job, from memory.
     fn find(&self, id: JobId) -> Option<Known>;
 

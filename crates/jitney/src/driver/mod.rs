@@ -185,6 +185,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         self.ready
     }
 
+    /// Whether the bus has a commit under way: nothing that comes now is durable before its end.
+    pub fn is_committing(&self) -> bool {
+        self.bus.is_committing()
+    }
+
     /// The port, for whoever runs the loop to wait on.
     pub fn port(&mut self) -> &mut P {
         &mut self.port

@@ -198,7 +198,10 @@ impl DriverThread {
                         drop(opened.send(Ok(())));
                     }
                     let timeout = wake.map(|at| between(clock.now().mono, at));
-                    driver.port().wait(timeout);
+                    match driver.is_committing() {
+                        true => driver.port().wait_for_commit(timeout),
+                        false => driver.port().wait(timeout),
+                    }
                 }
                 Turn::Ended(how) => {
                     let how = Ended::from(how);

@@ -1,17 +1,17 @@
 //! The asynchronous side of the driver's port: cheap handles that call the driver and await its answer.
 //!
-//! In: calls from HTTP handlers and in-process workers. Out: messages on the port's channel. The channel
+//! In: calls from HTTP handlers and in-process workers. Out: messages in the driver's mailbox. The mailbox
 //! itself is unbounded, its content is not: a call is admitted only while fewer than `calls_max` are open,
 //! and every notice (`Gone`, `Delivered`, `Undelivered`) belongs to an admitted call, so that a notice is
 //! never refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::mailbox::Sender;
 use crate::driver::port::{Answer, CallId, Command};
 use crate::driver::refusal::Refusal;
 use crate::job::Token;
@@ -36,7 +36,7 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Delivery {
     tokens: Vec<Token>,
-    messages: Sender<Message>,
+    messages: Sender,
 }
 
 /// What travels to the driver's thread.
@@ -56,9 +56,26 @@ pub(super) enum Message {
     Panicked,
 }
 
+impl Message {
+    /// Whether nothing is lost if the driver reads it only once the commit that is under way has ended: a job that
+    /// comes now is in the next one at the soonest.
+    pub(super) const fn can_wait(&self) -> bool {
+        match self {
+            Self::Call(_, Command::Submit(_), _) | Self::Delivered(_) => true,
+            Self::Call(..)
+            | Self::Gone(_)
+            | Self::Undelivered(_)
+            | Self::Policies(_)
+            | Self::Stop { .. }
+            | Self::Nudge
+            | Self::Panicked => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
-    messages: Sender<Message>,
+    messages: Sender,
     /// Names the next call.
     next_call: AtomicU64,
     /// Calls without an answer; each handler adds itself and takes itself away.
@@ -72,7 +89,7 @@ struct Shared {
 }
 
 impl Handle {
-    pub(super) fn new(messages: Sender<Message>, calls_max: usize) -> Self {
+    pub(super) fn new(messages: Sender, calls_max: usize) -> Self {
         let shared = Shared {
             messages,
             next_call: AtomicU64::new(1),
@@ -196,7 +213,7 @@ impl Reply {
 }
 
 impl Delivery {
-    pub(super) fn new(tokens: Vec<Token>, messages: Sender<Message>) -> Self {
+    pub(super) fn new(tokens: Vec<Token>, messages: Sender) -> Self {
         Self { tokens, messages }
     }
 

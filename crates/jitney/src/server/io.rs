@@ -101,16 +101,25 @@ struct Report {
 
 impl Report {
     fn send(&self, done: Done) {
-        drop(self.done.send(done));
+        self.tell(done);
         self.handle.nudge();
+    }
+
+    /// Without a nudge: something that comes soon brings one.
+    fn tell(&self, done: Done) {
+        drop(self.done.send(done));
     }
 }
 
 fn run_commit<S: Storage>(commit: &Commit<S>, report: &Report) {
     let written = commit.write();
-    let failed = written.is_err();
-    report.send(Done::Written(written));
-    if commit.needs_sync() && !failed {
-        report.send(Done::Synced(commit.sync()));
+    if written.is_err() || !commit.needs_sync() {
+        report.send(Done::Written(written));
+        return;
     }
+    match commit.is_write_awaited() {
+        true => report.send(Done::Written(written)),
+        false => report.tell(Done::Written(written)),
+    }
+    report.send(Done::Synced(commit.sync()));
 }

@@ -56,7 +56,7 @@ pub(super) fn open(
     let opened = Log::open(storage, options, Box::new(random_u64), now)?;
     tell(data, &opened.report);
     let threads = IoThreads::start(handle).map_err(OpenError::Thread)?;
-    Ok(LogBus::new(opened.log, threads))
+    Ok(LogBus::new(opened.log, threads).holding_commits())
 }
 
 fn tell(data: &Path, report: &Report) {

@@ -11,6 +11,7 @@ pub mod io;
 #[doc(hidden)]
 pub mod log;
 mod machine;
+mod mailbox;
 pub mod options;
 #[doc(hidden)]
 pub mod port;

@@ -1,23 +1,21 @@
-//! The driver's port over channels: calls come from [`Handle`]s, answers go back through oneshots.
+//! The driver's port: calls come from [`Handle`]s through a mailbox, answers go back through oneshots.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::handle::{Delivery, Handle, Message, Reply};
+use super::mailbox::{Mailbox, Until, mailbox};
 use crate::driver::port::{Answer, CallId, Inbound, Port};
 
 /// The receiving end, owned by the driver's thread.
 #[derive(Debug)]
 pub struct ChannelPort {
-    receiver: Receiver<Message>,
-    /// For the [`Delivery`] of each answer that carries batches.
-    sender: Sender<Message>,
+    mailbox: Mailbox,
     /// Calls that wait for their answer.
     callers: HashMap<CallId, oneshot::Sender<Reply>>,
-    /// What [`ChannelPort::wait`] received and [`Port::take`] has not taken.
+    /// What came out of the mailbox and [`Port::take`] has not taken.
     received: VecDeque<Message>,
     /// A thread that the driver depends on has panicked.
     broken: bool,
@@ -25,18 +23,13 @@ pub struct ChannelPort {
 
 /// A port and its handle. `calls_max` bounds the calls that are open at once.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "`calls_max` bounds what is in it, see handle.rs"
-)]
 pub fn port(calls_max: usize) -> (Handle, ChannelPort) {
-    let (sender, receiver) = channel();
-    let handle = Handle::new(sender.clone(), calls_max);
+    let (sender, mailbox) = mailbox();
+    let handle = Handle::new(sender, calls_max);
     (
         handle,
         ChannelPort {
-            receiver,
-            sender,
+            mailbox,
             callers: HashMap::new(),
             received: VecDeque::new(),
             broken: false,
@@ -53,25 +46,28 @@ impl ChannelPort {
 
     /// Blocks until a message comes, or `timeout` is over; without a timeout, until a message comes.
     pub fn wait(&mut self, timeout: Option<Duration>) {
-        if !self.received.is_empty() {
-            return;
+        self.sleep(Until::Any, timeout);
+    }
+
+    /// The same, while a commit is under way: what can wait for its end, which must come as a message, is left to.
+    pub fn wait_for_commit(&mut self, timeout: Option<Duration>) {
+        self.sleep(Until::Urgent, timeout);
+    }
+
+    fn sleep(&mut self, until: Until, timeout: Option<Duration>) {
+        if self.received.is_empty() {
+            self.received = self.mailbox.wait(until, timeout);
         }
-        let message = match timeout {
-            Some(timeout) => self.receiver.recv_timeout(timeout),
-            // `sender` keeps the channel open, so that this ends only with a message.
-            None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        self.received.extend(message);
     }
 }
 
 impl Port for ChannelPort {
     fn take(&mut self) -> Option<Inbound> {
         loop {
-            let message = self
-                .received
-                .pop_front()
-                .or_else(|| self.receiver.try_recv().ok())?;
+            if self.received.is_empty() {
+                self.received = self.mailbox.take();
+            }
+            let message = self.received.pop_front()?;
             return Some(match message {
                 Message::Call(call, command, reply) => {
                     self.callers.insert(call, reply);
@@ -103,7 +99,7 @@ impl Port for ChannelPort {
             Answer::Leased(leased) => leased.batches.iter().map(|batch| batch.token).collect(),
             _ => Vec::new(),
         };
-        let delivery = (!tokens.is_empty()).then(|| Delivery::new(tokens, self.sender.clone()));
+        let delivery = (!tokens.is_empty()).then(|| Delivery::new(tokens, self.mailbox.sender()));
         // A caller that is gone drops its reply, and with it the delivery, which says so.
         if let Some(caller) = self.callers.remove(&call) {
             drop(caller.send(Reply { answer, delivery }));

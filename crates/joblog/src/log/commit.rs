@@ -21,6 +21,7 @@ pub struct Commit<S: Storage> {
     /// The frame goes into a new segment.
     pub(super) switch: Option<Switch<S::File>>,
     pub(super) sync_after: bool,
+    pub(super) write_awaited: bool,
     pub(super) reached: Arc<Reached>,
 }
 
@@ -89,6 +90,12 @@ impl<S: Storage> Commit<S> {
     #[must_use]
     pub const fn needs_sync(&self) -> bool {
         self.sync_after
+    }
+
+    /// Whether anything in the group waits for no more than being written.
+    #[must_use]
+    pub const fn is_write_awaited(&self) -> bool {
+        self.write_awaited
     }
 
     /// Makes the frame and all before it durable. Only after [`Commit::write`].

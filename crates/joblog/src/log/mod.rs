@@ -238,6 +238,12 @@ impl<S: Storage> Log<S> {
         }
     }
 
+    /// Whether a commit is out.
+    #[must_use]
+    pub const fn is_committing(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// When [`Log::tick`], [`Log::next_commit`] and [`Log::next_chore`] must be called even if nothing else happens.
     #[must_use]
     pub fn next_timer(&self) -> Option<Mono> {

@@ -216,6 +216,9 @@ impl<S: Storage> Log<S> {
         }
         .seal(&mut frame);
         let frame = Arc::new(frame);
+        let write_awaited = appends
+            .iter()
+            .any(|append| append.durability == Durability::Write);
         let hot = self.hot();
         let (file, offset) = next.as_ref().map_or((&hot.file, self.tail.offset), |next| {
             (&next.spare.file, FRAMES_AT)
@@ -230,6 +233,7 @@ impl<S: Storage> Log<S> {
             sync_before,
             switch: next.as_ref().map(|next| self.switch(next, lsn)),
             sync_after,
+            write_awaited,
             reached: Arc::clone(&reached),
         };
         self.in_flight = Some(InFlight {

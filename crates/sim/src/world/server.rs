@@ -106,7 +106,8 @@ impl World {
                 storage.disarm();
                 self.trace
                     .line(self.clock.micros(), || format!("opened: {:?}", opened.report));
-                Some(Box::new(LogBus::new(opened.log, SimExecutor(Rc::clone(hands)))))
+                let bus = LogBus::new(opened.log, SimExecutor(Rc::clone(hands)));
+                Some(Box::new(bus.holding_commits()))
             }
             Err(error) if fuse.is_some() || self.armed => {
                 self.trace.line(self.clock.micros(), || {
