@@ -4,7 +4,7 @@
 //! [`crate::verify`]) and nothing is changed; it works beside a process that writes, whose last frames may be seen
 //! half. A file that goes while it is looked for is passed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use crate::frame::{Kind, Reader, Slot};
@@ -188,7 +188,7 @@ pub fn read<S: Storage>(
     all: bool,
     mut see: impl FnMut(u64, &Seen<'_>),
 ) -> io::Result<()> {
-    let mut open: HashMap<JobId, (u64, u64)> = HashMap::new();
+    let mut tally = Tally::of(segments);
     for segment in segments.iter_mut() {
         if !matches!(segment.state, State::InUse | State::Damaged(_)) {
             continue;
@@ -198,17 +198,11 @@ pub fn read<S: Storage>(
             continue;
         };
         let mut content = Content::default();
+        tally.begin(number, segment.header);
         read_segment(&file, segment.header, &mut |seen| {
             content.count(seen);
-            if let Seen::Record { bytes, record, .. } = seen
-                && all
-            {
-                match record {
-                    Record::Submit(submit) => drop(open.insert(submit.id, (number, *bytes))),
-                    Record::Outcome(outcome) => drop(open.remove(&outcome.id)),
-                    Record::Ended(ended) => drop(open.remove(&ended.id)),
-                    _ => {}
-                }
+            if all {
+                tally.count(seen);
             }
             see(number, seen);
         })?;
@@ -216,7 +210,7 @@ pub fn read<S: Storage>(
     }
     if all {
         let mut unsettled: HashMap<u64, (u64, u64)> = HashMap::new();
-        for (number, bytes) in open.into_values() {
+        for Open { number, bytes, .. } in tally.open.into_values() {
             let sums = unsettled.entry(number).or_default();
             *sums = (sums.0 + 1, sums.1 + bytes);
         }
@@ -248,6 +242,109 @@ fn found<F>(file: io::Result<F>) -> io::Result<Option<F>> {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Which jobs have no outcome. Copies lie behind what they were made of or before it, and an outcome before its submit:
+/// so the order of the log counts, not that of the files.
+struct Tally {
+    open: HashMap<JobId, Open>,
+    /// Ends whose submit was not seen yet.
+    ended: HashMap<JobId, Position>,
+    /// Segments that are there: what was copied of them does not count yet.
+    there: HashSet<u64>,
+    number: u64,
+    is_cold: bool,
+    /// Where the records belong that come next: the first LSN of the hot segment that they were written to.
+    origin: u64,
+    /// They count.
+    counts: bool,
+}
+
+/// A job without outcome, so far.
+struct Open {
+    at: Position,
+    /// The segment with its submit.
+    number: u64,
+    bytes: u64,
+}
+
+/// A place in the order of the log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Position {
+    origin: u64,
+    lsn: u64,
+    offset: u64,
+}
+
+impl Tally {
+    fn of(segments: &[Segment]) -> Self {
+        let in_use = segments.iter().filter(|segment| segment.state == State::InUse);
+        Self {
+            open: HashMap::new(),
+            ended: HashMap::new(),
+            there: in_use.map(|segment| segment.number).collect(),
+            number: 0,
+            is_cold: false,
+            origin: 0,
+            counts: true,
+        }
+    }
+
+    fn begin(&mut self, number: u64, header: Option<Fields>) {
+        self.number = number;
+        self.is_cold = header.is_some_and(|header| header.stream == stream_name(Stream::Cold));
+        self.origin = header.map_or(0, |header| header.first_lsn);
+        self.counts = !self.is_cold;
+    }
+
+    fn count(&mut self, seen: &Seen<'_>) {
+        let Seen::Record {
+            offset,
+            bytes,
+            lsn,
+            record,
+        } = seen
+        else {
+            return;
+        };
+        let at = Position {
+            origin: self.origin,
+            lsn: *lsn,
+            offset: *offset,
+        };
+        match record {
+            Record::Copied(copied) => {
+                self.origin = copied.origin;
+                self.counts = !self.there.contains(&copied.source);
+            }
+            _ if !self.counts => {}
+            Record::Submit(submit) => self.submitted(submit.id, at, *bytes),
+            Record::Outcome(outcome) => self.ended(outcome.id, at),
+            Record::Ended(ended) => self.ended(ended.id, at),
+            _ => {}
+        }
+    }
+
+    fn submitted(&mut self, id: JobId, at: Position, bytes: u64) {
+        let ended = self.ended.get(&id).is_some_and(|end| *end > at);
+        let newer = self.open.get(&id).is_none_or(|open| open.at < at);
+        if !ended && newer {
+            let number = self.number;
+            self.open.insert(id, Open { at, number, bytes });
+        }
+    }
+
+    fn ended(&mut self, id: JobId, at: Position) {
+        match self.open.get(&id) {
+            Some(open) if open.at < at => drop(self.open.remove(&id)),
+            // The job was submitted again since.
+            Some(_) => {}
+            None => {
+                let last = self.ended.entry(id).or_insert(at);
+                *last = at.max(*last);
+            }
+        }
     }
 }
 
@@ -341,13 +438,17 @@ impl Content {
     }
 }
 
+const fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Hot => "hot",
+        Stream::Cold => "cold",
+    }
+}
+
 impl From<Header> for Fields {
     fn from(header: Header) -> Self {
         Self {
-            stream: match header.stream {
-                Stream::Hot => "hot",
-                Stream::Cold => "cold",
-            },
+            stream: stream_name(header.stream),
             boot: header.boot,
             epoch: header.epoch,
             first_lsn: header.first_lsn,

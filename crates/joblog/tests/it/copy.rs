@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use joblog::Options;
 use joblog::ids::Token;
+use joblog::inspect;
 use joblog::log::{Durability, Known, Progress, Space};
 use joblog::record::{Cause, IdempotencyKey, Outcome, Record, Return, Submit};
 use joblog::repair::plan;
@@ -321,8 +322,20 @@ impl Pair {
             .map(|(name, value)| (name.len() + value.len() + 32) as u64)
             .sum();
         check_disk(&self.log, live.sum::<u64>() + settings);
+        self.check_inspection();
         let names = self.log.disk.list().unwrap();
         self.copies_seen += names.iter().filter(|name| is_cold(&self.log.disk, name)).count() as u64;
+    }
+}
+
+impl Pair {
+    /// Whoever only looks counts the same jobs.
+    fn check_inspection(&self) {
+        let disk = &self.log.disk;
+        let mut segments = inspect::segments(disk).unwrap();
+        inspect::read(disk, &mut segments, true, |_, _| ()).unwrap();
+        let counted = segments.iter().filter_map(|segment| segment.content.unsettled);
+        assert_eq!(counted.sum::<u64>(), self.log.log.usage().unsettled);
     }
 }
 
