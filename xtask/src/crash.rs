@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::step::{cargo, succeeds};
 
-/// Rounds among everything else that a change must pass: each kind of blow once.
+/// Rounds among everything else that a change must pass: each kind of blow once; and as many of the embedded engine.
 const CI_ROUNDS: &str = "7";
 
 /// The crash test, with the arguments that follow the task's name.

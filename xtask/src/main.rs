@@ -21,7 +21,8 @@ cargo xtask test    builds and runs every fast test: the one command to begin wi
 cargo xtask tidy    checks what the compiler cannot: sizes, dependency directions, bans, links
 cargo xtask ci      everything that a change must pass, in the order of .ci/run
 cargo xtask sim     runs the simulator with the arguments that follow
-cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S
+cargo xtask crash   kills the real server and workers under load and checks what was promised: --rounds N, --seed S;
+                    then a program with jitney inside: --embedded N
 cargo xtask powerloss  the same rounds, but the power of the disk is cut: --rounds N, --seed S, --control N; needs root, else skipped
 cargo xtask soak    one server under mixed load, and what it takes of the machine: --minutes N, --rate N, --backlog N, --seed S
 cargo xtask e2e     sends a live server what its OpenAPI document allows and what it does not: --examples N, --seed S, --jitney PATH

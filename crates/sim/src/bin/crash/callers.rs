@@ -1,5 +1,8 @@
 //! Callers: submit jobs in every way there is, and try again as careful ones do.
 
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jitney::client::{Client, Error, Retries, Retry, Submit, parse_id};
 use jitney::job::{Payload, Priority};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::sleep;
@@ -16,9 +20,11 @@ use crate::order::{self, BRITTLE, LABEL, Order, Plan, STEADY};
 use crate::rng::Rng;
 
 /// Tries of one submit: enough for any restart.
-const TRIES: u32 = 500;
+pub(crate) const TRIES: u32 = 500;
 /// How many accepted jobs are remembered to be submitted again in later rounds.
 const REMEMBERED_MAX: usize = 500;
+/// The ending of the files that say which jobs were accepted.
+const HEIRS: &str = "accepted";
 
 /// What all callers share.
 #[derive(Debug)]
@@ -28,40 +34,69 @@ pub(crate) struct Shared {
     pub(crate) server: watch::Receiver<Option<Client>>,
     /// How many jobs may still be submitted. Closed: no more.
     pub(crate) budget: Semaphore,
+    /// The number of the next job.
     numbers: AtomicU64,
     /// Accepted jobs that have a name.
     accepted: Mutex<Vec<Job>>,
+    /// Where they are written for whoever calls after this process.
+    heirs: Option<File>,
 }
 
 /// One caller.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     server: watch::Receiver<Option<Client>>,
-    rng: Rng,
+    pub(crate) rng: Rng,
 }
 
 /// A job as its caller knows it.
-#[derive(Clone, Debug)]
-struct Job {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
     n: u64,
     data: Box<RawValue>,
     plan: Plan,
-    processor: &'static str,
-    priority: Priority,
-    name: Name,
-    clash: bool,
+    processor: String,
+    /// Which of [`Priority::ALL`].
+    priority: usize,
+    pub(crate) name: Name,
+    pub(crate) clash: bool,
 }
 
 impl Shared {
-    pub(crate) fn new(recorder: Arc<Recorder>, server: watch::Receiver<Option<Client>>) -> Self {
+    /// Jobs are numbered from `first` on.
+    pub(crate) fn new(recorder: Arc<Recorder>, server: watch::Receiver<Option<Client>>, first: u64) -> Self {
         Self {
             recorder,
             server,
             budget: Semaphore::new(0),
-            numbers: AtomicU64::new(1),
+            numbers: AtomicU64::new(first),
             accepted: Mutex::new(Vec::new()),
+            heirs: None,
         }
+    }
+
+    /// Takes over the accepted jobs of earlier processes in this directory, and leaves its own to later ones.
+    pub(crate) fn inherit(mut self, directory: &Path, by: &str) -> Result<Self> {
+        let accepted = self.accepted.get_mut();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == HEIRS) {
+                let text = fs::read_to_string(&path)?;
+                // A kill may have cut the last line off.
+                accepted.extend(
+                    text.lines()
+                        .filter_map(|line| serde_json::from_str::<Job>(line).ok()),
+                );
+            }
+        }
+        accepted.truncate(REMEMBERED_MAX);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(directory.join(format!("{by}.{HEIRS}")))?;
+        self.heirs = Some(file);
+        Ok(self)
     }
 }
 
@@ -108,16 +143,30 @@ pub(crate) async fn read(recorder: &Recorder, client: &Client, id: &str, last: b
     })
 }
 
+/// Whether every job has ended.
+pub(crate) async fn lanes_are_empty(client: &Client) -> Result<bool> {
+    let lanes: serde_json::Value = serde_json::from_str(client.lanes().await?.json())?;
+    let lanes = lanes["lanes"].as_array().context("the answer has lanes")?;
+    let counts = ["queued", "scheduled", "running", "retrying"];
+    Ok(lanes
+        .iter()
+        .all(|lane| counts.iter().all(|count| lane[count] == 0)))
+}
+
 impl Caller {
     pub(crate) fn new(shared: Arc<Shared>, rng: Rng) -> Self {
         let server = shared.server.clone();
         Self { shared, server, rng }
     }
 
-    /// Submits one job after the other until the budget is closed.
+    /// Submits one job after the other, or many together, until the budget is closed.
     pub(crate) async fn run(mut self) -> Result<()> {
         while let Ok(permit) = Arc::clone(&self.shared).budget.acquire().await {
             permit.forget();
+            if self.rng.percent(4) {
+                self.submit_together().await?;
+                continue;
+            }
             let job = self.next().await;
             if let Some(id) = self.submit(&job).await?
                 && self.rng.percent(20)
@@ -132,7 +181,7 @@ impl Caller {
     }
 
     /// A new job; now and then one of before again, or its name with other data.
-    async fn next(&mut self) -> Job {
+    pub(crate) async fn next(&mut self) -> Job {
         let accepted = self.shared.accepted.lock().await;
         let known = accepted.get(self.rng.index(accepted.len())).cloned();
         drop(accepted);
@@ -171,8 +220,8 @@ impl Caller {
             n,
             data: Order { n, plan, pad }.json(),
             plan,
-            processor: if self.rng.percent(25) { BRITTLE } else { STEADY },
-            priority: Priority::ALL[self.rng.index(Priority::ALL.len())],
+            processor: if self.rng.percent(25) { BRITTLE } else { STEADY }.to_owned(),
+            priority: self.rng.index(Priority::ALL.len()),
             name,
             clash: false,
         }
@@ -218,14 +267,15 @@ impl Caller {
         Ok(None)
     }
 
-    fn begin(&self, job: &Job, wait: bool) -> Result<u64> {
+    /// Records that a job is submitted.
+    pub(crate) fn begin(&self, job: &Job, wait: bool) -> Result<u64> {
         let call = self.shared.recorder.call();
         self.shared.recorder.record(Event::Submit(history::Submit {
             call,
             n: job.n,
             hash: order::hash(job.data.get().as_bytes()),
             plan: job.plan,
-            processor: job.processor.to_owned(),
+            processor: job.processor.clone(),
             name: job.name.clone(),
             wait,
             clash: job.clash,
@@ -236,33 +286,45 @@ impl Caller {
     async fn accepted(&mut self, job: &Job, call: u64, view: View) -> Result<String> {
         let id = view.id.clone();
         self.shared.recorder.record(Event::Answer { call, job: view })?;
-        if job.name != Name::None && !job.clash {
-            let mut accepted = self.shared.accepted.lock().await;
-            if accepted.len() < REMEMBERED_MAX {
-                accepted.push(job.clone());
-            } else {
-                let index = self.rng.index(REMEMBERED_MAX);
-                accepted[index] = job.clone();
-            }
-        }
+        self.remember(job).await?;
         Ok(id)
     }
 
+    /// An accepted job with a name may be submitted again later.
+    pub(crate) async fn remember(&mut self, job: &Job) -> Result<()> {
+        if job.name == Name::None || job.clash {
+            return Ok(());
+        }
+        if let Some(mut heirs) = self.shared.heirs.as_ref() {
+            let mut line = serde_json::to_vec(job)?;
+            line.push(b'\n');
+            heirs.write_all(&line)?;
+        }
+        let mut accepted = self.shared.accepted.lock().await;
+        if accepted.len() < REMEMBERED_MAX {
+            accepted.push(job.clone());
+        } else {
+            let index = self.rng.index(REMEMBERED_MAX);
+            accepted[index] = job.clone();
+        }
+        Ok(())
+    }
+
     /// The server of the moment, as soon as there is one; `None` when there will be none any more.
-    async fn server(&mut self) -> Option<Client> {
+    pub(crate) async fn server(&mut self) -> Option<Client> {
         let server = self.server.wait_for(Option::is_some).await.ok()?;
         server.clone()
     }
 }
 
 impl Job {
-    fn submit(&self) -> Result<Submit> {
+    pub(crate) fn submit(&self) -> Result<Submit> {
         let payload = Payload {
             content_type: None,
             bytes: self.data.get().as_bytes().to_vec().into(),
         };
-        let submit = Submit::payload(self.processor, payload)
-            .priority(self.priority)
+        let submit = Submit::payload(&self.processor, payload)
+            .priority(Priority::ALL[self.priority])
             .label(LABEL, &self.n.to_string());
         Ok(match &self.name {
             Name::Key(key) => submit.idempotency_key(key),

@@ -35,6 +35,8 @@ pub(crate) enum Event {
     Read { call: u64, id: String, last: bool },
     /// A caller gets a job.
     Answer { call: u64, job: View },
+    /// A caller of many hears that one of them is taken: which job it is, and whether it was submitted before.
+    Taken { call: u64, id: String, replayed: bool },
     /// A caller's call failed. `effect`: it may have been carried out.
     Failed { call: u64, code: String, effect: bool },
     /// A worker asks.
@@ -51,8 +53,23 @@ pub(crate) enum Event {
     Settled { call: u64, verdicts: Vec<Verdict> },
     /// The power of the server's disk was cut by now: what was not synced may be gone.
     Cut,
+    /// The operator pauses a lane, or lets it go on.
+    Pause { call: u64, lane: Lane, paused: bool },
+    /// It is done, durably.
+    Paused { call: u64 },
+    /// The operator looks which lanes are paused.
+    Look { call: u64 },
+    /// These are.
+    Looked { call: u64, paused: Vec<Lane> },
     /// The one who runs it all: a kill, a start, a stop.
     Note { text: String },
+}
+
+/// The jobs of one processor at one priority.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Lane {
+    pub(crate) processor: String,
+    pub(crate) priority: String,
 }
 
 /// A submit, as far as the checker must know it.
@@ -108,6 +125,7 @@ pub(crate) struct End {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) lease: String,
+    pub(crate) lane: Lane,
     /// Id, number, hash of the data, how often it was handed out.
     pub(crate) jobs: Vec<(String, u64, u64, u32)>,
 }

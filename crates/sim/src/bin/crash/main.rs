@@ -3,10 +3,14 @@
 //!
 //! The plan of a run follows from its seed. The moments do not: real processes are scheduled by a real machine.
 
+mod bulk;
 mod callers;
 mod checker;
 mod device;
+mod embedded;
+mod embedding;
 mod history;
+mod operator;
 mod order;
 mod power;
 mod report;
@@ -25,6 +29,8 @@ use anyhow::{Context, Result, bail};
 use jitney::entropy::random_u64;
 use tokio::signal::unix::{SignalKind, signal};
 
+use checker::Verdict;
+use embedded::EMBEDDED;
 use history::Line;
 use report::Figures;
 use rounds::{KILLS, Plan};
@@ -33,12 +39,14 @@ use soak::SOAK;
 use unsynced::UNSYNCED;
 use workers::WORKER;
 
-const USAGE: &str = "crash --jitney PATH [--rounds N] [--seed S] [--power on [--control N]]";
+const USAGE: &str = "crash --jitney PATH [--rounds N] [--embedded N] [--seed S] [--power on [--control N]]";
 
 /// What a run is started with.
 #[derive(Debug)]
 struct Options {
     rounds: u32,
+    /// Rounds of a program with jitney inside; as many as of the server where nobody says.
+    embedded: Option<u32>,
     seed: u64,
     jitney: PathBuf,
     /// Whether power cuts fall, in place of kills.
@@ -53,6 +61,7 @@ async fn main() -> ExitCode {
     let ended = match arguments.split_first() {
         Some((first, rest)) if first == WORKER => work(rest).await.map(|()| true),
         Some((first, rest)) if first == SOAK => unless_told(soak::run(rest)).await,
+        Some((first, rest)) if first == EMBEDDED => embed(rest).await.map(|()| true),
         Some((first, rest)) if first == UNSYNCED => unsynced::become_program(rest).map(|()| true),
         _ => crash(&arguments).await,
     };
@@ -78,19 +87,56 @@ async fn work(arguments: &[String]) -> Result<()> {
     worker::run(options).await
 }
 
-/// Whether all checks passed. Whatever happens, every process is ended first: they end when they are dropped.
+async fn embed(arguments: &[String]) -> Result<()> {
+    let [number, last, seed] = arguments else {
+        bail!("a program with jitney inside is started by the crash test, not by hand");
+    };
+    let options = embedded::Options {
+        number: number.parse()?,
+        last: last == "last",
+        seed: seed.parse()?,
+    };
+    embedded::run(options).await
+}
+
+/// Whether all checks passed: of the server, then of a program with jitney inside.
 async fn crash(arguments: &[String]) -> Result<bool> {
     let options = parse(arguments)?;
-    let test = if options.power { "powerloss" } else { "crash" };
-    say(&format!(
-        "{test}: {} rounds, seed {}",
-        options.rounds, options.seed
-    ));
+    let mut passed = true;
+    if options.rounds > 0 {
+        let test = if options.power { "powerloss" } else { "crash" };
+        let run = async |directory: &Path| {
+            let (lines, figures) = run(directory, &options).await?;
+            let verdict = checker::check(&lines);
+            Ok((lines, figures, verdict))
+        };
+        passed &= judged(test, options.rounds, options.seed, run).await?;
+    }
+    let rounds = options.embedded.unwrap_or(options.rounds);
+    if rounds > 0 && !options.power {
+        let run = async |directory: &Path| {
+            let (lines, figures) = embedding::run(directory, rounds, options.seed).await?;
+            let verdict = checker::check_callers(&lines);
+            Ok((lines, figures, verdict))
+        };
+        passed &= judged("embedded crash", rounds, options.seed, run).await?;
+    }
+    Ok(passed)
+}
+
+/// Runs a test in a directory of its own, which is kept if a check fails. Whatever happens, every process is ended
+/// first: they end when they are dropped.
+async fn judged(
+    test: &str,
+    rounds: u32,
+    seed: u64,
+    run: impl AsyncFn(&Path) -> Result<(Vec<Line>, Figures, Verdict)>,
+) -> Result<bool> {
+    say(&format!("{test}: {rounds} rounds, seed {seed}"));
     let mut directory = tempfile::Builder::new().prefix("jitney-crash-").tempdir()?;
-    let run = unless_told(run(directory.path(), &options)).await;
-    let passed = run.map(|(lines, figures)| {
-        let verdict = checker::check(&lines);
-        say(&report::table(options.rounds, &figures, &verdict));
+    let run = unless_told(run(directory.path())).await;
+    let passed = run.map(|(lines, figures, verdict)| {
+        say(&report::table(rounds, &figures, &verdict));
         if !verdict.findings.is_empty() {
             say(&report::stories(&lines, &verdict));
         }
@@ -99,7 +145,7 @@ async fn crash(arguments: &[String]) -> Result<bool> {
     });
     if !matches!(passed, Ok(true)) {
         directory.disable_cleanup(true);
-        kept(directory.path(), options.seed);
+        kept(directory.path(), seed);
     }
     passed
 }
@@ -141,7 +187,7 @@ fn kept(directory: &Path, seed: u64) {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let (mut rounds, mut seed, mut jitney) = (7, None, None);
+    let (mut rounds, mut embedded, mut seed, mut jitney) = (7, None, None, None);
     let (mut power, mut control) = (false, 5);
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
@@ -151,6 +197,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
         let wrong = || format!("`{value}` is no value for `{flag}`");
         match flag.as_str() {
             "--rounds" => rounds = value.parse().with_context(wrong)?,
+            "--embedded" => embedded = Some(value.parse().with_context(wrong)?),
             "--seed" => seed = Some(value.parse().with_context(wrong)?),
             "--control" => control = value.parse().with_context(wrong)?,
             "--power" => {
@@ -167,6 +214,7 @@ fn parse(arguments: &[String]) -> Result<Options> {
     let jitney = jitney.with_context(|| format!("`--jitney` is missing; {USAGE}"))?;
     Ok(Options {
         rounds,
+        embedded,
         seed: seed.unwrap_or_else(random_u64),
         power,
         control,
@@ -197,6 +245,7 @@ mod tests {
             ("--rounds", "--rounds"),
             ("--rounds x", "`x`"),
             ("--power yes", "`yes`"),
+            ("--embedded some", "`some`"),
             ("", "--jitney"),
             ("--jitney nowhere", "nowhere"),
         ] {

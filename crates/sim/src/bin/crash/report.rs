@@ -46,7 +46,9 @@ pub(crate) fn table(rounds: u32, figures: &Figures, verdict: &Verdict) -> String
     ];
     let mut text = String::new();
     // Writing to a string cannot fail.
-    for (name, value) in rows {
+    // What there is none of in this test is left out.
+    let said = |(name, value): &(&str, String)| value != "0" || name.contains("lost");
+    for (name, value) in rows.iter().filter(|row| said(row)) {
         let _ = writeln!(text, "{name:<20}{value:>10}");
     }
     text.push('\n');

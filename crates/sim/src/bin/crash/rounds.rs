@@ -13,6 +13,7 @@ use crate::callers::{self, Caller, Shared};
 use crate::checker;
 use crate::device::Device;
 use crate::history::{self, Event, Line, Recorder};
+use crate::operator::Operator;
 use crate::report::Figures;
 use crate::rng::Rng;
 use crate::server::{Place, Server};
@@ -22,8 +23,8 @@ use crate::workers::{GOOD, WILD, Workers};
 const CALLERS: usize = 32;
 /// Worker processes at once.
 const WORKERS: usize = 3;
-/// Jobs that a round may submit, so that a run is bounded in count and not only in time.
-const ROUND_JOBS: usize = 400;
+/// Submits, of one job or many, that a round may make, so that a run is bounded in count and not only in time.
+const ROUND_SUBMITS: usize = 400;
 /// After the last round: until callers have their answers, and until the lanes are empty.
 const DRAIN_WITHIN: Duration = Duration::from_secs(90);
 /// Reads at once, at the end.
@@ -97,7 +98,7 @@ pub(crate) async fn run(
     let mut deck = Vec::new();
     for round in 1..=plan.rounds {
         run.workers.fill(WORKERS, WILD)?;
-        run.shared.budget.add_permits(ROUND_JOBS);
+        run.shared.budget.add_permits(ROUND_SUBMITS);
         let load = run.rng.millis(100, 1_200);
         sleep(load).await;
         run.all_well(&mut callers)?;
@@ -143,7 +144,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             place: place.clone(),
             device,
-            shared: Arc::new(Shared::new(Arc::clone(&recorder), server)),
+            shared: Arc::new(Shared::new(Arc::clone(&recorder), server, 1)),
             workers: Workers::new(place.clone(), rng.fork()),
             rng,
             recorder,
@@ -155,11 +156,13 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    /// All who call, and the operator.
     fn callers(&mut self) -> JoinSet<Result<()>> {
         let mut callers = JoinSet::new();
         for _ in 0..CALLERS {
             callers.spawn(Caller::new(Arc::clone(&self.shared), self.rng.fork()).run());
         }
+        callers.spawn(Operator::new(Arc::clone(&self.shared), self.rng.fork()).run());
         callers
     }
 
@@ -323,12 +326,7 @@ impl<'a> Run<'a> {
 
     async fn is_empty(&self) -> Result<bool> {
         let client = self.current.borrow().clone().context("a server runs")?;
-        let lanes: serde_json::Value = serde_json::from_str(client.lanes().await?.json())?;
-        let lanes = lanes["lanes"].as_array().context("the answer has lanes")?;
-        let counts = ["queued", "scheduled", "running", "retrying"];
-        Ok(lanes
-            .iter()
-            .all(|lane| counts.iter().all(|count| lane[count] == 0)))
+        callers::lanes_are_empty(&client).await
     }
 
     /// Reads every job there must be.

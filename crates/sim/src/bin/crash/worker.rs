@@ -16,7 +16,7 @@ use jitney::client::{
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::history::{Event, Held, Outcome as Word, Recorder, Said, Verdict};
+use crate::history::{Event, Held, Lane, Outcome as Word, Recorder, Said, Verdict};
 use crate::order::{self, BRITTLE, Executed, LABEL, Order, Plan, STEADY};
 use crate::rng::Rng;
 use crate::server::read_url;
@@ -120,7 +120,7 @@ impl Worker {
             };
             let calls = self.begin(&request, &reports)?;
             match client.lease(processor, &request).await {
-                Ok(answer) => return self.leased(calls, answer).await,
+                Ok(answer) => return self.leased(processor, calls, answer).await,
                 Err(error) => self.failed(calls[0], &error)?,
             }
             self.client = None;
@@ -160,7 +160,8 @@ impl Worker {
         Ok(call)
     }
 
-    async fn leased(&self, calls: Vec<u64>, answer: LeaseAnswer) -> Result<Vec<Batch>> {
+    async fn leased(&self, processor: &str, calls: Vec<u64>, answer: LeaseAnswer) -> Result<Vec<Batch>> {
+        let held = |batch| held(processor, batch);
         let batches = answer.batches.iter().map(held).collect::<Result<_>>()?;
         let call = calls[0];
         self.recorder.record(Event::Leased { call, batches })?;
@@ -357,7 +358,7 @@ fn report(lease: &str, outcomes: &[(Outcome, Word)], last: bool) -> Report {
     Report { settle, said }
 }
 
-fn held(batch: &Batch) -> Result<Held> {
+fn held(processor: &str, batch: &Batch) -> Result<Held> {
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for job in &batch.jobs {
         let bytes = &job.payload.bytes;
@@ -366,6 +367,10 @@ fn held(batch: &Batch) -> Result<Held> {
     }
     Ok(Held {
         lease: batch.lease.clone(),
+        lane: Lane {
+            processor: processor.to_owned(),
+            priority: batch.priority.name().to_owned(),
+        },
         jobs,
     })
 }

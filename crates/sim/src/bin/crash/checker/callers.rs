@@ -35,11 +35,9 @@ fn kept(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         .filter(|answer| evidence.reads.get(&answer.call).is_some_and(|(_, last)| *last))
         .map(|answer| (answer.job.id.as_str(), answer.job.end.is_some()))
         .collect();
-    let acknowledged: BTreeSet<_> = evidence
-        .answers
-        .iter()
-        .map(|answer| answer.job.id.as_str())
-        .collect();
+    let answered = evidence.answers.iter().map(|answer| answer.job.id.as_str());
+    let taken = evidence.taken.iter().map(|taken| taken.id);
+    let acknowledged: BTreeSet<_> = answered.chain(taken).collect();
     for id in evidence.ids() {
         let wrong = match last_reads.get(id) {
             Some(true) => None,
@@ -65,11 +63,15 @@ fn once(evidence: &Evidence<'_>, verdict: &mut Verdict) {
             }
         }
     }
-    for answer in &evidence.answers {
-        let Some(submit) = evidence.submits.get(&answer.call) else {
+    let answers = evidence
+        .answers
+        .iter()
+        .map(|answer| (answer.call, answer.job.id.as_str()));
+    let taken = evidence.taken.iter().map(|taken| (taken.call, taken.id));
+    for (call, id) in answers.chain(taken) {
+        let Some(submit) = evidence.submits.get(&call) else {
             continue;
         };
-        let id = answer.job.id.as_str();
         match &submit.name {
             _ if submit.clash => {
                 let text = format!(
@@ -84,6 +86,11 @@ fn once(evidence: &Evidence<'_>, verdict: &mut Verdict) {
             }
             Name::Key(_) | Name::None => {}
         }
+    }
+    let mut firsts = BTreeSet::new();
+    for taken in evidence.taken.iter().filter(|taken| !taken.replayed) {
+        let wrong = (!firsts.insert(taken.id)).then(|| "it was taken as new twice".to_owned());
+        verdict.look(Check::Once, taken.id, wrong);
     }
     for (call, code) in &evidence.failures {
         let Some(submit) = evidence.submits.get(call).filter(|submit| submit.clash) else {

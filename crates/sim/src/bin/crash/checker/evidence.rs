@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::history::{Event, Line, Outcome, Said, Submit, Verdict, View};
+use crate::history::{Event, Held, Lane, Line, Outcome, Said, Submit, Verdict, View};
 use crate::order::{self, Order, Plan, STEADY};
 
 /// A call of a process.
@@ -19,6 +19,8 @@ pub(super) struct Evidence<'a> {
     /// When each call was made.
     pub(super) begun: HashMap<Call<'a>, u64>,
     pub(super) answers: Vec<Answer<'a>>,
+    /// Of jobs that were submitted with others.
+    pub(super) taken: Vec<Taken<'a>>,
     pub(super) failures: Vec<(Call<'a>, &'a str)>,
     /// How many answers each call had.
     pub(super) answered: HashMap<Call<'a>, u32>,
@@ -27,9 +29,14 @@ pub(super) struct Evidence<'a> {
     /// Leases that were given to two polls.
     pub(super) repeated: Vec<(&'a str, String)>,
     pub(super) deliveries: Vec<Delivery<'a>>,
+    pub(super) handed: Vec<Handed<'a>>,
+    /// What the operator did and heard, in its order, and when.
+    pub(super) control: Vec<(u64, &'a Event)>,
     pub(super) settles: HashMap<Call<'a>, Settle<'a>>,
     pub(super) verdicts: Vec<Spoken<'a>>,
     polls: HashMap<Call<'a>, &'a str>,
+    /// When each worker first made each of its requests.
+    first_polls: HashMap<(&'a str, &'a str), u64>,
     /// When the power was cut.
     cuts: Vec<u64>,
 }
@@ -49,6 +56,24 @@ pub(super) struct Answer<'a> {
     pub(super) at: u64,
     pub(super) call: Call<'a>,
     pub(super) job: &'a View,
+}
+
+/// A caller of many was told that one of them is this job.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    pub(super) call: Call<'a>,
+    pub(super) id: &'a str,
+    pub(super) replayed: bool,
+}
+
+/// A batch reached a worker.
+#[derive(Debug)]
+pub(super) struct Handed<'a> {
+    pub(super) at: u64,
+    /// When its worker first asked for it.
+    pub(super) asked: u64,
+    pub(super) lease: &'a str,
+    pub(super) lane: &'a Lane,
 }
 
 #[derive(Debug)]
@@ -100,8 +125,9 @@ impl<'a> Evidence<'a> {
     /// The ids of all jobs that were acknowledged or handed out.
     pub(super) fn ids(&self) -> BTreeSet<&'a str> {
         let acknowledged = self.answers.iter().map(|answer| answer.job.id.as_str());
+        let taken = self.taken.iter().map(|taken| taken.id);
         let delivered = self.deliveries.iter().map(|delivery| delivery.id);
-        acknowledged.chain(delivered).collect()
+        acknowledged.chain(taken).chain(delivered).collect()
     }
 
     /// The number of each job, as the answers and the deliveries show it; more than one is a finding.
@@ -114,6 +140,13 @@ impl<'a> Evidence<'a> {
             let of = self.submits.get(&answer.call).filter(|submit| !submit.clash);
             let all = numbers.entry(&answer.job.id).or_default();
             all.extend(of.map(|submit| submit.n).into_iter().chain(answer.job.n));
+        }
+        for taken in &self.taken {
+            let of = self.submits.get(&taken.call).filter(|submit| !submit.clash);
+            numbers
+                .entry(taken.id)
+                .or_default()
+                .extend(of.map(|submit| submit.n));
         }
         numbers
     }
@@ -146,24 +179,32 @@ impl<'a> Evidence<'a> {
                     job,
                 });
             }
+            Event::Taken { call, id, replayed } => {
+                self.answer((by, *call));
+                self.taken.push(Taken {
+                    call: (by, *call),
+                    id,
+                    replayed: *replayed,
+                });
+            }
             Event::Failed { call, code, .. } => {
                 self.answer((by, *call));
                 self.failures.push(((by, *call), code));
             }
+            Event::Pause { call, .. } | Event::Look { call } => {
+                self.begun.insert((by, *call), line.at);
+                self.control.push((line.at, &line.event));
+            }
+            Event::Paused { call } | Event::Looked { call, .. } => {
+                self.answer((by, *call));
+                self.control.push((line.at, &line.event));
+            }
             Event::Poll { call, request } => {
+                self.first_polls.entry((by, request)).or_insert(line.at);
                 self.begun.insert((by, *call), line.at);
                 self.polls.insert((by, *call), request);
             }
-            Event::Leased { call, batches } => {
-                self.answer((by, *call));
-                let request = self.polls.get(&(by, *call)).copied().unwrap_or_default();
-                for batch in batches {
-                    self.leased(by, request, &batch.lease, line.at);
-                    for (id, n, hash, _) in &batch.jobs {
-                        self.delivered(&batch.lease, id, *n, *hash);
-                    }
-                }
-            }
+            Event::Leased { call, batches } => self.batches((by, *call), batches, line.at),
             Event::Settle { call, lease, said } => {
                 self.begun.insert((by, *call), line.at);
                 let settle = Settle {
@@ -183,6 +224,26 @@ impl<'a> Evidence<'a> {
             }
             Event::Cut => self.cuts.push(line.at),
             Event::Note { .. } => {}
+        }
+    }
+
+    /// Batches reached a worker.
+    fn batches(&mut self, call: Call<'a>, batches: &'a [Held], at: u64) {
+        self.answer(call);
+        let by = call.0;
+        let request = self.polls.get(&call).copied().unwrap_or_default();
+        let asked = self.first_polls.get(&(by, request)).copied().unwrap_or(0);
+        for batch in batches {
+            self.leased(by, request, &batch.lease, at);
+            self.handed.push(Handed {
+                at,
+                asked,
+                lease: &batch.lease,
+                lane: &batch.lane,
+            });
+            for (id, n, hash, _) in &batch.jobs {
+                self.delivered(&batch.lease, id, *n, *hash);
+            }
         }
     }
 

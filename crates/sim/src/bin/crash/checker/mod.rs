@@ -4,6 +4,7 @@
 //! nothing does not pass for one that found nothing.
 
 mod callers;
+mod control;
 mod evidence;
 #[cfg(test)]
 mod tests;
@@ -30,10 +31,11 @@ pub(crate) enum Check {
     Tokens,
     Fenced,
     Children,
+    Paused,
 }
 
 impl Check {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Kept,
         Self::Own,
         Self::Once,
@@ -47,6 +49,7 @@ impl Check {
         Self::Tokens,
         Self::Fenced,
         Self::Children,
+        Self::Paused,
     ];
 
     /// The promise.
@@ -65,6 +68,7 @@ impl Check {
             Self::Tokens => "no lease token repeats",
             Self::Fenced => "an applied outcome is the one that counts",
             Self::Children => "a parent's outcome and its children come together, once",
+            Self::Paused => "a lane whose pause was acknowledged stays paused until its resume",
         }
     }
 }
@@ -91,11 +95,14 @@ pub(crate) struct Verdict {
     pub(crate) deliveries: u64,
     /// Deliveries of a job that was handed out before.
     pub(crate) again: u64,
+    /// What is not checked, because nothing in the history says anything of it.
+    pub(crate) left_out: &'static [Check],
 }
 
 impl Verdict {
     pub(crate) fn checks(&self) -> impl Iterator<Item = (Check, u64, usize)> {
-        Check::ALL.into_iter().map(|check| {
+        let checked = |check: &Check| !self.left_out.contains(check);
+        Check::ALL.into_iter().filter(checked).map(|check| {
             let found = self
                 .findings
                 .iter()
@@ -132,6 +139,24 @@ pub(crate) fn check(lines: &[Line]) -> Verdict {
     let mut verdict = Verdict::default();
     callers::check(&evidence, &mut verdict);
     workers::check(&evidence, &mut verdict);
+    control::check(&evidence, &mut verdict);
+    verdict
+}
+
+/// Checks the history of callers alone: their workers are in the same process, and leases pass nobody's hands.
+pub(crate) fn check_callers(lines: &[Line]) -> Verdict {
+    let mut verdict = Verdict {
+        left_out: &[
+            Check::Data,
+            Check::Delivered,
+            Check::Tokens,
+            Check::Fenced,
+            Check::Children,
+            Check::Paused,
+        ],
+        ..Verdict::default()
+    };
+    callers::check(&Evidence::of(lines), &mut verdict);
     verdict
 }
 
@@ -154,6 +179,11 @@ fn call(line: &Line) -> Option<(&str, u64)> {
         Event::Submit(submit) => submit.call,
         Event::Read { call, .. }
         | Event::Answer { call, .. }
+        | Event::Taken { call, .. }
+        | Event::Pause { call, .. }
+        | Event::Paused { call }
+        | Event::Look { call }
+        | Event::Looked { call, .. }
         | Event::Failed { call, .. }
         | Event::Poll { call, .. }
         | Event::Leased { call, .. }

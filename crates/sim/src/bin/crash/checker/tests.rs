@@ -1,7 +1,7 @@
 //! The checker finds what it looks for: each test spoils a history that is fine, in one way.
 
 use super::*;
-use crate::history::{End, Held, Name, Outcome, Said, Submit, Verdict as Spoken, View};
+use crate::history::{End, Held, Lane, Name, Outcome, Said, Submit, Verdict as Spoken, View};
 use crate::order::{self, CHILDREN, Executed, LABEL, Order, Plan, STEADY};
 
 /// A history as it is made, one millisecond per line.
@@ -14,6 +14,13 @@ struct History {
 fn data(n: u64, plan: Plan) -> Order {
     let pad = String::new();
     Order { n, plan, pad }
+}
+
+fn lane() -> Lane {
+    Lane {
+        processor: STEADY.to_owned(),
+        priority: "NORMAL".to_owned(),
+    }
 }
 
 fn hash_of(order: &Order) -> u64 {
@@ -88,6 +95,7 @@ impl History {
         self.push(worker, Event::Poll { call, request });
         let held = Held {
             lease: lease.to_owned(),
+            lane: lane(),
             jobs: vec![(id.to_owned(), order.n, hash_of(order), 1)],
         };
         self.push(
@@ -204,7 +212,10 @@ fn a_history_that_is_fine_is_found_fine_and_every_check_looks_at_something() {
         (2, 2, 2)
     );
     for (check, looked_at, _) in verdict.checks() {
-        let absent = matches!(check, Check::Clash | Check::Unrefused | Check::Children);
+        let absent = matches!(
+            check,
+            Check::Clash | Check::Unrefused | Check::Children | Check::Paused
+        );
         assert_eq!(looked_at == 0, absent, "{check:?}");
     }
 }
@@ -464,6 +475,70 @@ fn children_of_a_parent_that_did_not_end_well_are_found() {
     history.last_read("child-1", child.n, Some("a"), Some(end(child, "t1")));
     history.last_read("a", 1, None, None);
     assert!(history.found().contains(&Check::Children));
+}
+
+#[test]
+fn jobs_that_were_taken_together_are_judged_like_any() {
+    let taken = |id: &str, n: u64, replayed: bool| {
+        let mut history = History::fine();
+        let call = history.submit(n, Plan::Well, Name::Key(format!("key-{n}")), false);
+        let id = id.to_owned();
+        history.push("callers", Event::Taken { call, id, replayed });
+        history
+    };
+    assert_eq!(taken("a", 1, true).found(), []);
+    assert!(
+        taken("a", 2, true).found().contains(&Check::Once),
+        "in each other's place"
+    );
+    assert_eq!(taken("c", 3, false).found(), [Check::Kept]);
+    let mut twice = taken("a", 1, false);
+    assert_eq!(twice.found(), []);
+    let call = twice.submit(1, Plan::Well, Name::Key("key-1".to_owned()), false);
+    let (id, replayed) = ("a".to_owned(), false);
+    twice.push("callers", Event::Taken { call, id, replayed });
+    assert_eq!(twice.found(), [Check::Once]);
+}
+
+/// A history in which the lane of all jobs was paused, and perhaps let go on.
+fn paused(resumed: bool) -> History {
+    let mut history = History::fine();
+    for paused in [true, false] {
+        if paused || resumed {
+            let (call, lane) = (history.call(), lane());
+            history.push("callers", Event::Pause { call, lane, paused });
+            history.push("callers", Event::Paused { call });
+        }
+    }
+    history
+}
+
+#[test]
+fn a_batch_of_a_paused_lane_is_found() {
+    for (resumed, found) in [(true, vec![]), (false, vec![Check::Paused])] {
+        let mut history = paused(resumed);
+        let order = data(3, Plan::Well);
+        history.accepted("c", 3);
+        history.worked("w1", "t3", "c", &order);
+        history.last_read("c", 3, None, Some(end(&order, "t3")));
+        assert_eq!(history.found(), found);
+    }
+}
+
+#[test]
+fn a_pause_that_a_restart_forgot_is_found() {
+    for (resumed, there, found) in [
+        (false, true, vec![]),
+        (false, false, vec![Check::Paused]),
+        (true, true, vec![Check::Paused]),
+    ] {
+        let mut history = paused(resumed);
+        let call = history.call();
+        let paused = if there { vec![lane()] } else { Vec::new() };
+        history.push("callers", Event::Look { call });
+        history.push("callers", Event::Looked { call, paused });
+        assert_eq!(history.found(), found, "{resumed} {there}");
+    }
 }
 
 #[test]
