@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::process::{Child, Command};
 
@@ -40,7 +42,10 @@ impl Device {
         };
         File::create(&device.image)?.set_len(bytes)?;
         fs::create_dir(device.mount_point())?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&device.image)).await?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0"])
+            .arg(&device.image))
+        .await?;
         device.mount().await?;
         Ok(device)
     }
@@ -62,6 +67,29 @@ impl Device {
         self.cuts += 1;
         // The kernel replays the filesystem's own journal.
         self.mount().await
+    }
+
+    /// Takes all the room that is left, durably.
+    pub(crate) fn fill(&self) -> Result<()> {
+        let file = File::create(self.ballast())?;
+        let (mut bytes, mut step) = (0, 64 << 20);
+        while step >= 4096 {
+            match fallocate(&file, FallocateFlags::empty(), bytes, step) {
+                Ok(()) => bytes += step,
+                Err(Errno::NOSPC) => step /= 2,
+                Err(error) => return Err(error).context("cannot fill the device"),
+            }
+        }
+        Ok(file.sync_all()?)
+    }
+
+    /// Gives back what [`Device::fill`] took.
+    pub(crate) fn make_room(&self) -> Result<()> {
+        Ok(fs::remove_file(self.ballast())?)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.mount_point().join("ballast")
     }
 
     fn mount_point(&self) -> PathBuf {

@@ -9,6 +9,7 @@ mod checker;
 mod device;
 mod embedded;
 mod embedding;
+mod full;
 mod history;
 mod operator;
 mod order;

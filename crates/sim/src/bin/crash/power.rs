@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jitney::clock::{Clock, SystemClock, between};
 
 use crate::checker;
 use crate::device::Device;
+use crate::full;
 use crate::history::{self, Line};
 use crate::report::Figures;
 use crate::rng::Rng;
@@ -24,6 +25,11 @@ const ROUND_BYTES: u64 = 12 << 20;
 pub(crate) async fn run(directory: &Path, options: &Options) -> Result<(Vec<Line>, Figures)> {
     let mut rng = Rng::new(options.seed);
     control(directory, options, &mut rng).await?;
+    let full = directory.join("full");
+    std::fs::create_dir(&full)?;
+    full::run(&place(&full, options))
+        .await
+        .context("on a full disk")?;
     let plan = Plan {
         rounds: options.rounds,
         seed: options.seed,
