@@ -9,7 +9,7 @@ use super::space::{Room, Spare};
 use super::{Closing, Durability, Failure, Log, Progress, Segment, Tail};
 use crate::frame::{self, Head, Kind};
 use crate::index::Place;
-use crate::record::{Record, Records};
+use crate::record::{Record, Records, outcome_id};
 use crate::replay::Seat;
 use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, Stream, segment_name};
 use crate::storage::{File, Storage};
@@ -379,6 +379,8 @@ impl<S: Storage> Log<S> {
         self.lsn.durable = self.lsn.durable.max(lsn);
         while let Some(written) = self.unsynced.pop_front() {
             let base = u32_of(written.offset) + 40;
+            let all = Records::new(records(&written.frame, &written.appends)).flatten();
+            self.index.warm(all.filter_map(|(_, bytes)| outcome_id(bytes)));
             for (at, bytes) in Records::new(records(&written.frame, &written.appends)).flatten() {
                 let offset = base + u32::try_from(at).expect("a frame is shorter than a segment");
                 let length = u32::try_from(bytes.len()).expect("a record is shorter than a segment");
