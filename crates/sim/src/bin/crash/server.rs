@@ -16,11 +16,11 @@ use crate::device::Device;
 use crate::unsynced::UNSYNCED;
 
 /// Small segments, so that the log moves through many; short leases, so that dead workers are noticed
-/// within a round; a cache that most jobs fall out of.
+/// within a round; a cache that most jobs fall out of; bodies that hold as many of the largest jobs as a caller sends.
 pub(crate) const CONFIG: &str = r#"
 [server]
 max_job_bytes = "16KiB"
-max_body_bytes = "128KiB"
+max_body_bytes = "1MiB"
 segment_bytes = "5MiB"
 cache_bytes = "64KiB"
 grace = "2s"
