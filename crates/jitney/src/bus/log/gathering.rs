@@ -69,10 +69,10 @@ impl Gathering {
         self.until
     }
 
-    /// Nobody else comes.
+    /// Nobody else comes: nothing is held back any more.
     pub(super) const fn end(&mut self) {
+        self.hold_us = 0;
         self.until = None;
-        self.last = 0;
     }
 }
 
@@ -111,5 +111,9 @@ mod tests {
         let mut gathering = after(COMPANY_MAX);
         gathering.end();
         assert!(!gathering.holds(Mono(1_001)));
+        (0..COMPANY_MIN).for_each(|_| gathering.appended());
+        gathering.commit_started();
+        gathering.commit_ended(Mono(2_000));
+        assert!(!gathering.holds(Mono(2_001)));
     }
 }
