@@ -136,6 +136,28 @@ pub(crate) fn claimed(head: &[u8], epoch: u64, lsn: u64) -> Option<u64> {
     (head.len() >= HEAD && starts_frame(head, epoch) && u64_at(head, 16) == lsn).then(|| frame_bytes(head))
 }
 
+/// The LSN that the head of a damaged frame of this epoch claims.
+pub(crate) fn claimed_lsn(head: &[u8], epoch: u64) -> Option<u64> {
+    (head.len() >= HEAD && starts_frame(head, epoch)).then(|| u64_at(head, 16))
+}
+
+/// Whether a damaged head can be that of a frame with records.
+pub(crate) fn may_be_group(head: &[u8]) -> bool {
+    head.get(5)
+        .and_then(|code| Kind::of(*code))
+        .is_none_or(|kind| kind == Kind::Group)
+}
+
+/// Whether the frame that these bytes begin with has the checksum that its head says.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    if bytes.len() < HEAD || bytes[..4] != MAGIC {
+        return false;
+    }
+    let length = usize::try_from(frame_bytes(bytes)).ok();
+    let frame = length.and_then(|length| bytes.get(..length));
+    frame.is_some_and(|frame| u32_at(frame, CRC_AT) == checksum(frame))
+}
+
 fn starts_frame(head: &[u8], epoch: u64) -> bool {
     head[..4] == MAGIC && u64_at(head, 8) == epoch
 }

@@ -20,7 +20,7 @@ use crate::storage::Storage;
 use crate::time::Now;
 
 pub(crate) use survey::{Found, Survey, survey, survey_as};
-pub(crate) use walk::{Ending, Visitor, show_records, walk, walk_as, walk_segment};
+pub(crate) use walk::{Ending, Visitor, walk};
 
 /// What a start found, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,17 +145,22 @@ impl Report {
 }
 
 /// Looks for damage in the cold segments.
-pub(crate) fn check_cold<F: crate::storage::File>(survey: &Survey<F>) -> Result<(), OpenError> {
-    struct Strict;
-    impl Visitor for Strict {
+pub(crate) fn cold_damages<F: crate::storage::File>(survey: &Survey<F>) -> Result<Vec<Damage>, OpenError> {
+    struct Damages(Vec<Damage>);
+    impl Visitor for Damages {
         fn segment(&mut self, _: u32) {}
         fn frame(&mut self) {}
         fn record(&mut self, _: &Record<'_>, _: u64, _: usize) {}
         fn damage(&mut self, damage: Damage) -> Result<(), OpenError> {
-            Err(OpenError::Damaged(damage))
+            self.0.push(damage);
+            Ok(())
         }
     }
-    cold::read(&survey.cold, &survey.numbers(), &mut Strict).map(|_| ())
+    let mut found = Damages(Vec::new());
+    for frame in cold::read(&survey.cold, &survey.numbers(), &mut found)?.frames {
+        cold::visit(&survey.cold[frame.segment], &frame, &mut found)?;
+    }
+    Ok(found.0)
 }
 
 /// Everything that a log starts with.

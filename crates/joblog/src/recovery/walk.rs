@@ -38,16 +38,6 @@ pub(crate) fn walk<F: File>(
     survey: &Survey<F>,
     visitor: &mut impl Visitor,
 ) -> Result<(Ending, Cold), OpenError> {
-    walk_as(survey, visitor, walk_segment)
-}
-
-/// Reads all segments, each hot one as `read` does, which is told whether it is the last: to see what a start will
-/// read once they are mended.
-pub(crate) fn walk_as<F: File, V: Visitor>(
-    survey: &Survey<F>,
-    visitor: &mut V,
-    read: impl Fn(&Found<F>, bool, &mut V) -> Result<Ending, OpenError>,
-) -> Result<(Ending, Cold), OpenError> {
     let Survey { chain, cold, .. } = survey;
     let copies = cold::read(cold, &survey.numbers(), visitor)?;
     let mut waiting = copies.frames.iter().peekable();
@@ -71,7 +61,7 @@ pub(crate) fn walk_as<F: File, V: Visitor>(
             cold::visit(&cold[frame.segment], frame, visitor)?;
         }
         visitor.segment(slot_of(index));
-        ending = read(found, index + 1 == chain.len(), visitor)?;
+        ending = walk_segment(found, index + 1 == chain.len(), visitor)?;
     }
     for frame in waiting {
         visitor.segment(slot_of(cold_slots(chain) + frame.segment));
@@ -90,10 +80,10 @@ fn slot_of(index: usize) -> u32 {
 }
 
 /// Reads a hot segment.
-pub(crate) fn walk_segment<F: File, V: Visitor>(
+fn walk_segment<F: File>(
     found: &Found<F>,
     last: bool,
-    visitor: &mut V,
+    visitor: &mut impl Visitor,
 ) -> Result<Ending, OpenError> {
     let epoch = found.header.epoch;
     let failed = |error| OpenError::io(&found.name, error);
@@ -161,7 +151,7 @@ fn damage<F>(found: &Found<F>, offset: u64, what: String) -> Damage {
     }
 }
 
-pub(crate) fn show_records<F>(
+pub(super) fn show_records<F>(
     found: &Found<F>,
     frame: &Frame<'_>,
     offset: u64,

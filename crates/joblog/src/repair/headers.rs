@@ -26,6 +26,9 @@ pub(super) enum Mended {
     Aside(&'static str),
 }
 
+/// Why a segment is put aside of which nothing is left.
+pub(super) const NO_FRAME: &str = "no frame in it is valid";
+
 /// What the frames of a segment say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Frames {
@@ -115,14 +118,15 @@ fn judge(
     random: &mut dyn FnMut() -> u64,
 ) -> Mended {
     let Some(frames) = frames else {
-        return Mended::Aside("no frame in it is valid");
+        return Mended::Aside(NO_FRAME);
     };
     let before = good.range(..number).next_back().map(|(_, header)| header);
     let after = good.range(number + 1..).next().map(|(_, header)| header);
     // A copy has the LSNs of its original. Whether either is read any more, the survey decides.
     let original = good
         .range(..number)
-        .rfind(|(_, header)| header.stream == frames.stream() && header.first_lsn == frames.first_lsn)
+        .rfind(|(_, header)| header.stream == Stream::Hot && header.first_lsn == frames.first_lsn)
+        .filter(|_| !frames.copies)
         .map(|(number, _)| *number);
     // Each start makes a segment, so there were at most as many starts as there are numbers.
     let starts = |numbers: u64| u32::try_from(numbers).unwrap_or(BOOT_MAX / 2);

@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::scan::Piece;
-use super::{LostKind, Plan, Step};
-use crate::frame::{Reader, Slot};
+use super::image::Mended;
+use super::{LostKind, Plan, RepairError};
 use crate::ids::JobId;
-use crate::record::{Record, Records};
-use crate::recovery::{
-    Damage, Ending, Found, OpenError, Survey, Visitor, show_records, walk_as, walk_segment,
-};
-use crate::storage::File;
+use crate::record::Record;
+use crate::recovery::{Damage, OpenError, Visitor, survey, walk};
+use crate::storage::Storage;
 
 /// What happens to jobs when a plan is carried out, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,70 +29,45 @@ struct Seen {
     mentioned: HashSet<JobId>,
 }
 
-/// Reads what stays as the next start will, and compares it with what is lost.
-pub(super) fn count<F: File>(plan: &Plan, survey: &Survey<F>) -> Result<Jobs, OpenError> {
+/// Reads what stays as the next start will, and compares it with what is lost. `displaced`: jobs whose ends stay, where
+/// they may not be found any more. What would be damage to a start is an error.
+pub(super) fn count<S: Storage>(
+    plan: &Plan,
+    mended: &Mended<S>,
+    displaced: &[JobId],
+) -> Result<Jobs, RepairError> {
+    let survey = survey(mended)?;
+    if let Some(damage) = survey.damages.first() {
+        return Err(OpenError::Damaged(damage.clone()).into());
+    }
     let mut seen = Seen::default();
-    walk_as(survey, &mut seen, |found, last, seen| {
-        let mending = plan.steps.iter().find_map(|step| match step {
-            Step::Mend { name, pieces, .. } if *name == found.name => Some(pieces),
-            _ => None,
-        });
-        match mending {
-            Some(pieces) => read_mended(found, pieces, seen),
-            None => walk_segment(found, last, seen),
-        }
-    })?;
-    let lost = |wanted: LostKind| {
+    walk(&survey, &mut seen)?;
+    let lost = |wanted: &'static [LostKind]| {
         let records = plan.findings.iter().flat_map(|finding| &finding.lost);
         records
-            .filter(move |record| record.kind == wanted)
+            .filter(|record| wanted.contains(&record.kind))
             .filter_map(|record| record.job)
     };
-    let gone = lost(LostKind::Submit).filter(|id| !seen.unsettled.contains(id));
-    let again = lost(LostKind::Outcome).filter(|id| seen.unsettled.contains(id));
+    let gone = lost(&[LostKind::Submit]).filter(|id| !seen.unsettled.contains(id));
+    let again = lost(&[LostKind::Outcome, LostKind::End])
+        .chain(displaced.iter().copied())
+        .filter(|id| seen.unsettled.contains(id));
+    let frames_unknown = plan.findings.iter().map(|finding| finding.frames_unknown).sum();
+    // Else what tells of a job that is not there tells of one that ended, and was forgotten.
+    let may_be_gone =
+        frames_unknown > 0 || lost_any(plan, LostKind::Submit) || lost_any(plan, LostKind::Other);
+    let mentioned = seen.mentioned.iter().copied().filter(|_| may_be_gone);
     Ok(Jobs {
-        gone: gone.chain(seen.mentioned.iter().copied()).collect(),
+        gone: gone.chain(mentioned).collect(),
         again: again.collect(),
         unsettled: u64::try_from(seen.unsettled.len()).unwrap_or(u64::MAX),
-        frames_unknown: plan.findings.iter().map(|finding| finding.frames_unknown).sum(),
+        frames_unknown,
     })
 }
 
-/// Reads a segment as its pieces will be.
-fn read_mended<F: File>(found: &Found<F>, pieces: &[Piece], seen: &mut Seen) -> Result<Ending, OpenError> {
-    let failed = |error| OpenError::io(&found.name, error);
-    let mut reader = Reader::new(&*found.file).map_err(failed)?;
-    let mut next_lsn = found.header.first_lsn;
-    for piece in pieces {
-        match piece {
-            Piece::Keep { offset, bytes } => {
-                let (mut at, end) = (*offset, offset + bytes);
-                while at < end
-                    && let Slot::Frame(frame) = reader.frame(at, found.header.epoch).map_err(failed)?
-                {
-                    show_records(found, &frame, at, seen)?;
-                    at += frame.bytes;
-                    next_lsn = frame.head.lsn + 1;
-                }
-            }
-            Piece::Saved { lsn, records } => {
-                for (_, bytes) in Records::new(records).flatten() {
-                    if let Ok(record) = Record::decode(bytes) {
-                        seen.take(&record);
-                    }
-                }
-                next_lsn = lsn + 1;
-            }
-            Piece::Blank { first_lsn, count } => next_lsn = first_lsn + count,
-            Piece::End { lsn } => next_lsn = lsn + 1,
-        }
-    }
-    Ok(Ending {
-        next_lsn,
-        offset: 0,
-        torn_to: 0,
-        clean: true,
-    })
+fn lost_any(plan: &Plan, kind: LostKind) -> bool {
+    let mut records = plan.findings.iter().flat_map(|finding| &finding.lost);
+    records.any(|record| record.kind == kind)
 }
 
 impl Visitor for Seen {
@@ -104,27 +76,23 @@ impl Visitor for Seen {
     fn frame(&mut self) {}
 
     fn record(&mut self, record: &Record<'_>, _: u64, _: usize) {
-        self.take(record);
-    }
-
-    /// Where a missing segment will be filled in, LSNs do not join yet.
-    fn damage(&mut self, _: Damage) -> Result<(), OpenError> {
-        Ok(())
-    }
-}
-
-impl Seen {
-    fn take(&mut self, record: &Record<'_>) {
         match record {
             Record::Submit(submit) => drop(self.unsettled.insert(submit.id)),
             Record::Outcome(outcome) => self.ended(outcome.id),
             Record::Ended(ended) => self.ended(ended.id),
             Record::Dispatch(dispatch) => dispatch.jobs.iter().for_each(|id| self.mention(*id)),
             Record::Return(returned) => self.mention(returned.id),
+            Record::Tries(tries) => self.mention(tries.id),
             _ => {}
         }
     }
 
+    fn damage(&mut self, damage: Damage) -> Result<(), OpenError> {
+        Err(OpenError::Damaged(damage))
+    }
+}
+
+impl Seen {
     fn ended(&mut self, id: JobId) {
         self.unsettled.remove(&id);
         self.mentioned.remove(&id);

@@ -8,22 +8,27 @@
 //! Whoever carries out must hold the directory's lock. Damage to what only a newer jitney can read is not touched.
 
 mod apply;
+mod closing;
+mod cold;
 mod headers;
+mod image;
 mod jobs;
+mod origin;
+mod planner;
 mod salvage;
 mod scan;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::{error, fmt, io};
 
 pub use jobs::Jobs;
 pub use salvage::{LostKind, LostRecord};
 
-use crate::recovery::{OpenError, Survey, survey_as};
-use crate::segment::{Header, State, damaged_name};
+use crate::recovery::{OpenError, survey_as};
+use crate::segment::{Header, State};
 use crate::storage::Storage;
 use headers::Mended;
-use scan::{Piece, Scan, Wound};
+use planner::Planner;
+use scan::Piece;
 
 /// All that a repair would do.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +108,11 @@ enum Step {
     Aside { name: String, kept: String },
 }
 
-/// More frames than this are not stood for one by one.
-const MISSING_FRAMES_MAX: u64 = 10_000_000;
+/// More frames than this are not stood for one by one: a segment of 64 MiB holds no more.
+const MISSING_FRAMES_MAX: u64 = 2_000_000;
+
+/// Why a segment is put aside that was there beside its copy.
+const COPIED: &str = "a copy of it counts, and proves that it was gone";
 
 /// Reads a directory and says what a repair would do; changes nothing.
 ///
@@ -113,265 +121,51 @@ const MISSING_FRAMES_MAX: u64 = 10_000_000;
 /// # Errors
 /// [`RepairError`]; trying again is safe.
 pub fn plan<S: Storage>(storage: &S, random: &mut dyn FnMut() -> u64) -> Result<Plan, RepairError> {
-    let names = storage
-        .list()
-        .map_err(|error| OpenError::io("the directory", error))?;
+    let failed = |error| OpenError::io("the directory", error);
+    let names = storage.list().map_err(failed)?;
     let mut mended = headers::mend(storage, random)?;
-    let (mut plan, survey) = loop {
+    let (mut plan, loose) = loop {
         let survey = survey_as(storage, |number, state| match mended.get(&number) {
             Some(Mended::Header { header, .. }) => Some(State::Begun(*header)),
             Some(Mended::Aside(_)) => None,
             None => Some(state),
         })?;
-        let mut planner = Planner {
-            plan: Plan::default(),
-            names: names.iter().cloned().collect(),
-            random: &mut *random,
-        };
-        cold_is_whole(&mended, &survey)?;
+        let mut planner = Planner::new(&names, random);
         planner.headers(&mended, &survey);
-        let Some(number) = planner.chain(&mended, &survey)? else {
-            break (planner.plan, survey);
+        let aside = planner
+            .chain(&mended, &survey)?
+            .map(|number| (number, "it is a copy of which too little is left"));
+        let aside = match aside {
+            None => planner.cold(&mended, &survey)?.map(|number| (number, COPIED)),
+            aside => aside,
+        };
+        let Some((number, why)) = aside else {
+            break planner.finish();
         };
         // Each time there is one segment less.
-        mended.insert(number, Mended::Aside("it is a copy of which too little is left"));
+        mended.insert(number, Mended::Aside(why));
     };
     if !plan.findings.is_empty() {
-        plan.jobs = jobs::count(&plan, &survey)?;
+        let displaced = origin::settle(storage, &mut plan.steps, loose).map_err(not_mended)?;
+        let after = image::Mended::new(storage, &plan.steps).map_err(failed)?;
+        plan.jobs = jobs::count(&plan, &after, &displaced).map_err(not_mended)?;
         plan.findings
             .sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
     }
     Ok(plan)
 }
 
-/// Copies are not mended: what is left of a cold segment says too little of what is gone.
-fn cold_is_whole<F: crate::storage::File>(
-    mended: &BTreeMap<u64, Mended>,
-    survey: &Survey<F>,
-) -> Result<(), RepairError> {
-    let stuck = |found: &crate::recovery::Found<F>, what: String| {
-        let file = found.name.clone();
-        Err(RepairError::Stuck { file, what })
-    };
-    for found in &survey.cold {
-        if mended.contains_key(&found.header.number) {
-            return stuck(
-                found,
-                "its header is damaged, and it holds copies, which are not mended".to_owned(),
-            );
-        }
-    }
-    match crate::recovery::check_cold(survey) {
-        Err(OpenError::Damaged(damage)) => Err(RepairError::Stuck {
+/// What would still be damaged is said before anything is changed.
+fn not_mended(error: RepairError) -> RepairError {
+    match error {
+        RepairError::Read(OpenError::Damaged(damage)) => RepairError::Stuck {
             file: damage.file,
             what: format!(
-                "at byte {}, {}; copies are not mended",
+                "at byte {}, {}, and no repair of that is known",
                 damage.offset, damage.what
             ),
-        }),
-        other => other.map_err(RepairError::Read),
-    }
-}
-
-struct Planner<'r> {
-    plan: Plan,
-    /// Names in the directory, and those that the plan adds.
-    names: BTreeSet<String>,
-    random: &'r mut dyn FnMut() -> u64,
-}
-
-impl Planner<'_> {
-    /// Segments with a header that cannot be used, and that are not part of the log.
-    fn headers<F>(&mut self, mended: &BTreeMap<u64, Mended>, survey: &Survey<F>) {
-        for (number, verdict) in mended {
-            let name = crate::segment::segment_name(*number);
-            let what = match verdict {
-                Mended::Aside(why) => why,
-                Mended::Header { .. } if survey.chain.iter().any(|found| found.name == name) => continue,
-                Mended::Header { .. } => "its header is damaged, and another segment stands for it",
-            };
-            let kept = self.keeper(*number, 0);
-            self.plan.findings.push(Finding {
-                file: name.clone(),
-                offset: 0,
-                bytes: 0,
-                what: what.to_owned(),
-                kept: Some(kept.clone()),
-                saved: 0,
-                lost: Vec::new(),
-                frames_unknown: 0,
-            });
-            self.plan.steps.push(Step::Aside { name, kept });
-        }
-    }
-
-    /// The log, segment by segment. The number of one that is a copy, and would not be seen to be a whole one any
-    /// more: then its original counts.
-    fn chain<F: crate::storage::File>(
-        &mut self,
-        mended: &BTreeMap<u64, Mended>,
-        survey: &Survey<F>,
-    ) -> Result<Option<u64>, RepairError> {
-        let mut end: Option<(u64, Header)> = None;
-        for (index, found) in survey.chain.iter().enumerate() {
-            let mut header = found.header;
-            let verdict = mended.get(&header.number);
-            if let Some((next_lsn, before)) = end {
-                if let Some(Mended::Header {
-                    from_the_start: false,
-                    ..
-                }) = verdict
-                    && next_lsn < header.first_lsn
-                {
-                    header.first_lsn = next_lsn;
-                }
-                self.join(next_lsn, &before, &header, survey)?;
-            }
-            let ends_before = survey.chain.get(index + 1).map(|next| next.header.first_lsn);
-            let scan = scan::scan(&found.name, &*found.file, &header, ends_before)?;
-            let last = ends_before.is_none();
-            if !last && !scan.sealed {
-                return Err(RepairError::Stuck {
-                    file: found.name.clone(),
-                    what: "it has no end frame, and no room for one".to_owned(),
-                });
-            }
-            end = Some((scan.next_lsn, header));
-            if verdict.is_some() || !scan.wounds.is_empty() {
-                let original = crate::segment::segment_name(header.replaces);
-                let replaced = survey.leftovers.iter().any(|left| left.name == original);
-                if last && replaced && !scan.is_whole_copy(found)? {
-                    return Ok(Some(header.number));
-                }
-                self.mend(&found.name, header, verdict.is_none(), scan);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The end of one segment and the start of the next: LSNs have no gap.
-    fn join<F>(
-        &mut self,
-        next_lsn: u64,
-        before: &Header,
-        after: &Header,
-        survey: &Survey<F>,
-    ) -> Result<(), RepairError> {
-        let name = crate::segment::segment_name(after.number);
-        let stuck = |what: String| RepairError::Stuck {
-            file: name.clone(),
-            what,
-        };
-        // Where there are copies any hot segment may be gone.
-        let gap = after.first_lsn > next_lsn && !survey.cold.is_empty();
-        if after.first_lsn == next_lsn || gap {
-            return Ok(());
-        }
-        let missing = after.first_lsn.checked_sub(next_lsn).ok_or_else(|| {
-            stuck(format!(
-                "it starts with LSN {}, which is in the segment before it",
-                after.first_lsn
-            ))
-        })?;
-        if missing > MISSING_FRAMES_MAX {
-            return Err(stuck(format!("{missing} frames before it are missing")));
-        }
-        let taken: Vec<&str> = survey.leftovers.iter().map(|left| left.name.as_str()).collect();
-        let number = (before.number + 1..after.number)
-            .find(|number| !taken.contains(&crate::segment::segment_name(*number).as_str()))
-            .ok_or_else(|| stuck(format!("{missing} frames before it are missing")))?;
-        let missing_name = crate::segment::segment_name(number);
-        self.plan.findings.push(Finding {
-            file: missing_name.clone(),
-            offset: 0,
-            bytes: 0,
-            what: format!(
-                "it is missing, and with it {missing} frames, {next_lsn} to {}",
-                after.first_lsn - 1
-            ),
-            kept: None,
-            saved: 0,
-            lost: Vec::new(),
-            // The last of them ended the segment.
-            frames_unknown: missing - 1,
-        });
-        let header = Header {
-            number,
-            epoch: (self.random)(),
-            first_lsn: next_lsn,
-            replaces: 0,
-            ..*before
-        };
-        self.plan.steps.push(Step::Fill {
-            name: missing_name,
-            number,
-            header,
-            pieces: vec![
-                Piece::Blank {
-                    first_lsn: next_lsn,
-                    count: missing - 1,
-                },
-                Piece::End {
-                    lsn: after.first_lsn - 1,
-                },
-            ],
-        });
-        Ok(())
-    }
-
-    fn mend(&mut self, name: &str, header: Header, header_kept: bool, scan: Scan) {
-        let mut kept = Vec::new();
-        if !header_kept {
-            let wound = Wound {
-                offset: 0,
-                bytes: crate::segment::FRAMES_AT,
-                what: "its header is damaged".to_owned(),
-                frames_unknown: 0,
-                saved: 0,
-                lost: Vec::new(),
-            };
-            self.wound(name, header.number, wound, &mut kept);
-        }
-        for wound in scan.wounds {
-            self.wound(name, header.number, wound, &mut kept);
-        }
-        self.plan.steps.push(Step::Mend {
-            name: name.to_owned(),
-            number: header.number,
-            header,
-            header_kept,
-            pieces: scan.pieces,
-            kept,
-        });
-    }
-
-    /// The name of a file for damaged bytes; an earlier repair may have taken the first.
-    fn keeper(&mut self, number: u64, offset: u64) -> String {
-        let first = damaged_name(number, offset);
-        let others = (2_u32..).map(|again| format!("{first}-{again}"));
-        let free = std::iter::once(first.clone())
-            .chain(others)
-            .find(|name| !self.names.contains(name));
-        let name = free.expect("a directory has fewer than 2^32 files");
-        self.names.insert(name.clone());
-        name
-    }
-
-    fn wound(&mut self, name: &str, number: u64, wound: Wound, kept: &mut Vec<(u64, u64, String)>) {
-        let keeper = (wound.bytes > 0).then(|| self.keeper(number, wound.offset));
-        if let Some(keeper) = &keeper {
-            kept.push((wound.offset, wound.bytes, keeper.clone()));
-        }
-        self.plan.findings.push(Finding {
-            file: name.to_owned(),
-            offset: wound.offset,
-            bytes: wound.bytes,
-            what: wound.what,
-            kept: keeper,
-            saved: wound.saved,
-            lost: wound.lost,
-            frames_unknown: wound.frames_unknown,
-        });
+        },
+        other => other,
     }
 }
 

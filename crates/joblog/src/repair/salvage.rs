@@ -33,6 +33,8 @@ pub enum LostKind {
     Dispatch,
     /// An outcome: the job will be processed again.
     Outcome,
+    /// The copy of an outcome without its result: the same, or a repeat is not recognised any more.
+    End,
     /// A counted try: it is forgotten.
     Return,
     /// A setting: an older one of its name counts again.
@@ -59,8 +61,9 @@ impl LostKind {
             1 => Self::Submit,
             2 | 3 => Self::Dispatch,
             4 => Self::Outcome,
-            5 => Self::Return,
+            5 | 8 => Self::Return,
             6 => Self::Setting,
+            7 => Self::End,
             _ => Self::Other,
         }
     }
@@ -72,6 +75,7 @@ impl fmt::Display for LostKind {
             Self::Submit => "submit",
             Self::Dispatch => "dispatch",
             Self::Outcome => "outcome",
+            Self::End => "end",
             Self::Return => "return",
             Self::Setting => "setting",
             Self::Other => "record",
@@ -134,7 +138,10 @@ fn lost(record: &[u8]) -> LostRecord {
     let kind = record
         .get(KIND_AT)
         .map_or(LostKind::Other, |kind| LostKind::of(*kind));
-    let names_job = matches!(kind, LostKind::Submit | LostKind::Outcome | LostKind::Return);
+    let names_job = matches!(
+        kind,
+        LostKind::Submit | LostKind::Outcome | LostKind::End | LostKind::Return
+    );
     let id = record.get(HEAD..).and_then(<[u8]>::first_chunk);
     LostRecord {
         kind,

@@ -18,6 +18,8 @@ pub(super) enum Piece {
     Keep { offset: u64, bytes: u64 },
     /// A frame of saved records in place of a damaged one.
     Saved { lsn: u64, records: Vec<u8> },
+    /// The frame that closes the copy of this segment.
+    Close { lsn: u64, source: u64 },
     /// Empty frames in place of damaged ones: LSNs have no gap.
     Blank { first_lsn: u64, count: u64 },
     /// The end frame.
@@ -60,7 +62,7 @@ impl Scan {
                     frame.map_err(failed)?.is_some_and(|(at, _)| at < offset + bytes)
                 }
                 // What is made in place of a lost frame says that all before it is durable.
-                Piece::Saved { lsn, .. } | Piece::End { lsn } => *lsn > 1,
+                Piece::Saved { lsn, .. } | Piece::Close { lsn, .. } | Piece::End { lsn } => *lsn > 1,
                 Piece::Blank { first_lsn, count } => first_lsn + count > 2,
             };
             if shows {
@@ -216,7 +218,14 @@ impl<F: File> Scanner<'_, F> {
         };
         while self.scan.next_lsn < next_lsn {
             let lsn = self.scan.next_lsn;
-            let Some(bytes) = self.damaged_frame(lsn, end, next_lsn - lsn == 1)? else {
+            let place = Place {
+                offset: self.offset,
+                end,
+                only: next_lsn - lsn == 1,
+            };
+            let bytes = damaged_frame(&mut self.reader, self.epoch, lsn, &place)
+                .map_err(|error| OpenError::io(self.name, error))?;
+            let Some(bytes) = bytes else {
                 let count = next_lsn - lsn;
                 wound.frames_unknown += count;
                 self.scan.pieces.push(Piece::Blank {
@@ -226,7 +235,8 @@ impl<F: File> Scanner<'_, F> {
                 break;
             };
             let salvaged = self.salvage(bytes)?;
-            wound.frames_unknown += u64::from(salvaged.unknown_bytes > 0);
+            let unknown = salvaged.unknown_bytes > 0 || !place.only && self.says_nothing(bytes)?;
+            wound.frames_unknown += u64::from(unknown);
             wound.saved += salvaged.saved;
             wound.lost.extend(salvaged.lost);
             self.scan.pieces.push(piece(lsn, salvaged.records));
@@ -300,23 +310,11 @@ impl<F: File> Scanner<'_, F> {
         self.scan.sealed = true;
     }
 
-    /// How long the damaged frame here is: to the end if it is the only one, else as its head says; at most what
-    /// is there.
-    fn damaged_frame(&mut self, lsn: u64, end: u64, only: bool) -> Result<Option<u64>, OpenError> {
-        let (name, offset) = (self.name, self.offset);
-        let left = end - offset;
-        if only {
-            return Ok(Some(left).filter(|left| (40..=SALVAGE_BYTES_MAX).contains(left)));
-        }
-        let epoch = self.epoch;
-        let head = self
-            .reader
-            .bytes(offset, left.min(40))
-            .map_err(|error| OpenError::io(name, error))?;
-        let bytes = head.and_then(|head| frame::claimed(head, epoch, lsn));
-        Ok(bytes
-            .filter(|bytes| *bytes <= SALVAGE_BYTES_MAX)
-            .map(|bytes| bytes.min(left)))
+    fn says_nothing(&mut self, bytes: u64) -> Result<bool, OpenError> {
+        let name = self.name;
+        let frame = self.reader.bytes(self.offset, bytes);
+        let frame = frame.map_err(|error| OpenError::io(name, error))?;
+        Ok(says_nothing(frame.unwrap_or_default()))
     }
 
     fn salvage(&mut self, bytes: u64) -> Result<Salvaged, OpenError> {
@@ -332,6 +330,39 @@ impl<F: File> Scanner<'_, F> {
     }
 }
 
+/// Where a damaged frame stands.
+pub(super) struct Place {
+    pub(super) offset: u64,
+    /// Where the next valid one does.
+    pub(super) end: u64,
+    /// It is the only one between.
+    pub(super) only: bool,
+}
+
+/// How long the damaged frame here is: to the end if it is the only one, else as its head says; at most what
+/// is there.
+pub(super) fn damaged_frame<F: File>(
+    reader: &mut Reader<'_, F>,
+    epoch: u64,
+    lsn: u64,
+    place: &Place,
+) -> std::io::Result<Option<u64>> {
+    let left = place.end - place.offset;
+    if place.only {
+        return Ok(Some(left).filter(|left| (40..=SALVAGE_BYTES_MAX).contains(left)));
+    }
+    let head = reader.bytes(place.offset, left.min(40))?;
+    let bytes = head.and_then(|head| frame::claimed(head, epoch, lsn));
+    Ok(bytes
+        .filter(|bytes| *bytes <= SALVAGE_BYTES_MAX)
+        .map(|bytes| bytes.min(left)))
+}
+
+/// Whether a damaged frame claims to be a group, and to be empty: no group is, so what it held is not known.
+pub(super) fn says_nothing(raw: &[u8]) -> bool {
+    raw.len() <= frame::HEAD && frame::may_be_group(raw)
+}
+
 fn piece(lsn: u64, records: Vec<u8>) -> Piece {
     if records.is_empty() {
         Piece::Blank {
@@ -343,14 +374,14 @@ fn piece(lsn: u64, records: Vec<u8>) -> Piece {
     }
 }
 
-fn frames_damaged(first: u64, next: u64) -> String {
+pub(super) fn frames_damaged(first: u64, next: u64) -> String {
     match next - first {
         1 => format!("frame {first} is not valid"),
         count => format!("{count} frames, {first} to {}, are not valid", next - 1),
     }
 }
 
-fn newer(name: &str, error: &DecodeError) -> OpenError {
+pub(super) fn newer(name: &str, error: &DecodeError) -> OpenError {
     OpenError::Newer {
         file: name.to_owned(),
         what: error.to_string(),

@@ -17,7 +17,7 @@ use joblog::{Options, verify::verify};
 
 use crate::support::{SECOND, TestLog, dispatch, id, outcome, small, submit};
 
-fn fixtures(set: &str) -> PathBuf {
+pub(crate) fn fixtures(set: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
         .join(set)
@@ -40,7 +40,7 @@ const ERROR: ErrorFields<'static> = ErrorFields {
     data: Some(br#"{"left":3}"#),
 };
 
-fn full_submit() -> Submit<'static> {
+pub(crate) fn full_submit() -> Submit<'static> {
     Submit {
         id: id(2),
         processor: "payments",
@@ -230,7 +230,7 @@ fn write_cold() -> SimDisk {
     log.disk.clone()
 }
 
-fn cold_options() -> Options {
+pub(crate) fn cold_options() -> Options {
     Options {
         result_ttl_ms: 5_000,
         key_ttl_ms: 3_600_000,

@@ -17,6 +17,8 @@ mod recovery;
 #[cfg(test)]
 mod repair;
 #[cfg(test)]
+mod repair_cold;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod settings;

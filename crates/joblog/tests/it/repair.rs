@@ -371,6 +371,25 @@ fn more_missing_frames_than_any_log_has_are_not_stood_for() {
     assert!(matches!(plan, Err(RepairError::Stuck { .. })), "{plan:?}");
 }
 
+/// A segment of copies says that hot segments may be gone; when nothing is left of the only one, an empty one says it.
+#[test]
+fn so_many_missing_segments_that_none_can_stand_for_them_are_left_out() {
+    let mut log = ten_jobs();
+    log.log.close();
+    log.settle_down();
+    let mut header = log.disk.content(SEGMENT);
+    header.truncate(512);
+    header[16] = 5;
+    header[32..40].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    let crc = crc32c::crc32c(&header[..508]);
+    header[508..].copy_from_slice(&crc.to_le_bytes());
+    let disk = copy(&log.disk, |_, content| Some(content));
+    disk.plant("segment-0000000000000005", &header);
+    let plan = repair(&disk);
+    assert!(plan.jobs.frames_unknown > 1 << 39, "{plan:?}");
+    assert_eq!(jobs(&log, &disk), (1..=10).collect::<Vec<_>>());
+}
+
 #[test]
 fn several_damages_are_mended_at_once() {
     let log = four_segments();

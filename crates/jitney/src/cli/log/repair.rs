@@ -147,6 +147,7 @@ fn consequences(finding: &Finding) -> Vec<String> {
     for kind in [
         LostKind::Submit,
         LostKind::Outcome,
+        LostKind::End,
         LostKind::Dispatch,
         LostKind::Return,
         LostKind::Setting,
@@ -207,7 +208,7 @@ impl From<RepairError> for Failure {
         let hint = match error {
             RepairError::Read(_) => "nothing was changed",
             RepairError::Stuck { .. } => {
-                "nothing was changed; keep a copy of the directory, and report this with `jitney log inspect`"
+                "nothing was changed; if what it says does not help, keep a copy of the directory, and report this with `jitney log inspect`"
             }
             RepairError::Write { .. } => {
                 "every segment is as it was or mended whole; try again once there is room"
