@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 use super::control::{Policy, PolicyChange, PolicyScope};
 use super::error::{Error, Problem};
 use super::job::{Info, Job, Lanes};
-use super::many::{self, Entries};
+use super::many::{self, AllHeld};
 use super::submit::{Submit, Submitted};
 use super::transport::{Answer, Transport};
 use super::wire;
@@ -77,7 +77,7 @@ impl Transport for Http {
         })
     }
 
-    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit]) -> Answer<'a, Entries> {
+    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit], wait: Option<Duration>) -> Answer<'a, AllHeld> {
         Box::pin(async move {
             let lines = submits.iter().map(|submit| submit.encode_line());
             let lines: Vec<Bytes> = lines.collect::<Result<_, _>>()?;
@@ -89,6 +89,8 @@ impl Transport for Http {
                 let mut call = self.call("POST", &["v1", "jobs"])?;
                 call.body = Some(many::body(part.iter()));
                 call.content_type = "application/x-ndjson";
+                // Who waited for the earlier ones would keep the later ones from being submitted.
+                set_wait(&mut call, wait.filter(|_| rest.is_empty()));
                 entries.extend(many::decode(&self.send(&call).await?.body, part.len())?);
             }
             Ok(entries)

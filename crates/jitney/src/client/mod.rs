@@ -39,7 +39,8 @@ mod work;
 pub use control::{Policy, PolicyScope};
 pub use error::{Error, Problem, Retry};
 pub use job::{Info, Job, Lanes};
-pub use many::{Entries, Taken};
+pub(crate) use many::{AllHeld, Held};
+pub use many::{Ends, Entries, Taken};
 pub use outcome::{BatchError, Outcome, OutcomeError};
 pub(crate) use outcome::{Said, json_bytes};
 pub use retry::Retries;
@@ -228,15 +229,8 @@ impl Client {
         let piece = timeout.min(WAIT_PIECE);
         let submitted = self.send_submit(&self.keyed(submit), Some(piece), until).await?;
         let id = submitted.job.id;
-        match self.wait_on(submitted.job, start, timeout).await {
-            Err(error @ Error::TimedOut { .. }) => Err(error),
-            // Not as it is: what it says of its own request would be taken for the submit's.
-            Err(error) => Err(Error::Accepted {
-                id,
-                source: Box::new(error),
-            }),
-            ended => ended,
-        }
+        let ended = self.wait_on(submitted.job, start, timeout).await;
+        ended.map_err(|error| after_submit(id, error))
     }
 
     /// Reads a job.
@@ -315,69 +309,6 @@ impl Client {
         self.shared.transport.extend(lease).await
     }
 
-    /// Submits many jobs, each on its own, in requests of up to 1,000 jobs or 1 MiB. Labels of one trace
-    /// ([`Submit::traceparent`]) do not travel with many.
-    ///
-    /// A refusal that a retry may change (a full queue) is retried for that job alone, within
-    /// [`Builder::retries`]; what is left of them is in the entries, in the order of the jobs.
-    ///
-    /// # Errors
-    /// As [`Client::submit`], where the server takes none. Jobs before may be submitted: with ids or idempotency keys
-    /// it is safe to submit all again. [`Error::Invalid`] if a job cannot be written; nothing was sent.
-    ///
-    /// ```no_run
-    /// # async fn run(client: jitney::client::Client) -> Result<(), jitney::client::Error> {
-    /// use jitney::client::Submit;
-    ///
-    /// let orders = (0..10_000).map(|n| {
-    ///     Ok(Submit::json("orders", &n)?.idempotency_key(&format!("order-{n}")))
-    /// });
-    /// let orders = orders.collect::<Result<Vec<_>, jitney::client::Error>>()?;
-    /// for entry in client.submit_many(orders).await? {
-    ///     match entry {
-    ///         Ok(taken) => println!("{}", taken.id),
-    ///         Err(problem) => println!("{problem}"),
-    ///     }
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn submit_many(&self, submits: Vec<Submit>) -> Result<Entries, Error> {
-        let submits: Vec<Submit> = submits.into_iter().map(|submit| self.keyed(submit)).collect();
-        let named = |submit: &Submit| submit.id.is_some() || submit.idempotency_key.is_some();
-        let until = self.patience();
-        let mut entries: Vec<Option<Result<Taken, Box<Problem>>>> = vec![None; submits.len()];
-        let mut open: Vec<usize> = (0..submits.len()).collect();
-        let mut attempt = 1;
-        while !open.is_empty() {
-            let now: Vec<&Submit> = open.iter().map(|at| &submits[*at]).collect();
-            let repeatable = now.iter().all(|submit| named(submit));
-            let answer = self
-                .retrying(repeatable, until, || self.shared.transport.submit_many(&now))
-                .await?;
-            let mut again = Vec::new();
-            let mut pause = None;
-            for (at, entry) in open.into_iter().zip(answer) {
-                if let Err(problem) = &entry {
-                    let error = Error::Refused(problem.clone());
-                    let left = until.saturating_duration_since(Instant::now());
-                    let named = named(&submits[at]);
-                    if let Some(longer) = self.shared.retries.pause(&error, named, attempt, left) {
-                        again.push(at);
-                        pause = pause.max(Some(longer));
-                    }
-                }
-                entries[at] = Some(entry);
-            }
-            open = again;
-            attempt += 1;
-            if let Some(pause) = pause {
-                sleep(pause).await;
-            }
-        }
-        Ok(entries.into_iter().flatten().collect())
-    }
-
     fn keyed(&self, mut submit: Submit) -> Submit {
         if self.shared.own_keys && submit.id.is_none() && submit.idempotency_key.is_none() {
             submit.idempotency_key = Some(random_name());
@@ -447,5 +378,17 @@ impl Client {
             sleep(pause).await;
             attempt += 1;
         }
+    }
+}
+
+/// An error of asking for a job that is submitted: as it is, what it says of its own request would be taken for the
+/// submit's.
+fn after_submit(id: JobId, error: Error) -> Error {
+    match error {
+        Error::TimedOut { .. } => error,
+        error => Error::Accepted {
+            id,
+            source: Box::new(error),
+        },
     }
 }

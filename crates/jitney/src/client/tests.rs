@@ -258,3 +258,46 @@ async fn of_many_only_those_are_sent_again_that_may_be_taken_then() {
         );
     }
 }
+
+#[tokio::test]
+async fn many_that_are_waited_for_share_one_request_and_each_has_its_own_end() {
+    let full = r#"{"status":429,"code":"too_many_waiters","detail":"d","retry":"no"}"#;
+    let whole = |index: u64, status: &str, more: &str| {
+        format!(
+            "{{\"index\":{index},\"id\":\"{ID}\",\"processor\":\"orders\",\"group\":\"g\",\"priority\":\"NORMAL\",\
+             \"status\":\"{status}\",\"state\":\"done\"{more}}}\n"
+        )
+    };
+    let failed = r#","error":{"code":"card_declined","message":"no"}"#;
+    let answer = [
+        whole(0, "processed_ok", ",\"result\":{\"paid\": 1}"),
+        whole(1, "processed_error", failed),
+        format!("{{\"index\":2,\"error\":{full}}}\n"),
+        whole(3, "submitted", ""),
+        // Its result had to give way.
+        format!(
+            "{{\"index\":4,\"id\":\"{ID}\",\"status\":\"processed_ok\",\"state\":\"done\",\"result_expired\":true}}\n"
+        ),
+    ];
+    let answers = vec![
+        Some((200, "", answer.concat())),
+        Some((200, "", whole(0, "processed_ok", ",\"result\":2"))),
+        problem("result_expired", "no", ""),
+    ];
+    let server = ScriptedServer::answering(answers).await;
+    let client = quick(&server).build().unwrap();
+    let wait = Duration::from_secs(10);
+    let ends = client.submit_many_and_wait(vec![order(); 5], wait).await.unwrap();
+    let results = |end: &Result<Job, Error>| end.as_ref().unwrap().result.clone().unwrap().bytes;
+    assert_eq!(&results(&ends[0])[..], br#"{"paid": 1}"#);
+    let error = ends[1].as_ref().unwrap().error.clone().unwrap();
+    assert_eq!(error.code, "card_declined");
+    assert!(matches!(&ends[2], Err(Error::Refused(problem)) if problem.code == "too_many_waiters"));
+    assert_eq!(&results(&ends[3])[..], b"2");
+    assert!(matches!(&ends[4], Err(Error::Accepted { .. })), "{:?}", ends[4]);
+    let asked = server.asked();
+    let lines: Vec<_> = asked.iter().map(|asked| asked.line.clone()).collect();
+    let one = format!("GET /v1/jobs/{ID} HTTP/1.1");
+    assert_eq!(lines, ["POST /v1/jobs?wait=10s HTTP/1.1", &one, &one]);
+    assert_eq!(asked[0].body.lines().count(), 5);
+}

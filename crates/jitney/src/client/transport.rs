@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::control::{Policy, PolicyChange, PolicyScope};
 use super::error::Error;
 use super::job::{Info, Job, Lanes};
-use super::many::Entries;
+use super::many::AllHeld;
 use super::submit::{Submit, Submitted};
 use super::work::{Extended, LeaseAnswer, LeaseRequest, Settle, SettleAnswer};
 use crate::job::{JobId, Priority};
@@ -32,8 +32,9 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Takes a job; answers once it is durable, or with `wait` once it has ended or the wait is over.
     fn submit<'a>(&'a self, submit: &'a Submit, wait: Option<Duration>) -> Answer<'a, Submitted>;
 
-    /// Takes many jobs, each on its own; answers once all that it takes are durable.
-    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit]) -> Answer<'a, Entries>;
+    /// Takes many jobs, each on its own; answers once all that it takes are durable, or with `wait` once all of the last
+    /// request's have ended or the wait is over.
+    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit], wait: Option<Duration>) -> Answer<'a, AllHeld>;
 
     /// Shows a job; with `wait` once it has ended or the wait is over.
     fn get(&self, id: JobId, wait: Option<Duration>) -> Answer<'_, Job>;

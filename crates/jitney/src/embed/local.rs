@@ -13,8 +13,8 @@ use crate::client::control::{Policy, PolicyChange, PolicyScope};
 use crate::client::text::Text;
 use crate::client::transport::{Answer, Transport};
 use crate::client::{
-    Entries, Error, Extended, Info, Job, Lanes, LeaseAnswer, LeaseRequest, Settle, SettleAnswer, Submit,
-    Submitted, Taken,
+    AllHeld, Error, Extended, Held, Info, Job, Lanes, LeaseAnswer, LeaseRequest, Settle, SettleAnswer,
+    Submit, Submitted, Taken,
 };
 use crate::driver::port::{self, Command, SubmitMany};
 use crate::driver::refusal::Refusal;
@@ -57,7 +57,7 @@ impl Local {
     }
 
     /// Hands jobs over together; each that is wrong is refused alone.
-    async fn submit_part(&self, submits: &[&Submit]) -> Result<Entries, Error> {
+    async fn submit_part(&self, submits: &[&Submit], wait: Option<Duration>) -> Result<AllHeld, Error> {
         let mut entries: Vec<Option<_>> = Vec::with_capacity(submits.len());
         let mut jobs = Vec::with_capacity(submits.len());
         for submit in submits {
@@ -71,7 +71,7 @@ impl Local {
             });
         }
         let named: Vec<bool> = jobs.iter().map(port::Submit::is_named).collect();
-        let many = Command::SubmitMany(Box::new(SubmitMany { jobs, wait: None }));
+        let many = Command::SubmitMany(Box::new(SubmitMany { jobs, wait }));
         let taken = match self.call(many).await {
             port::Answer::SubmittedMany(taken) => taken,
             port::Answer::Refused(refusal) => {
@@ -81,9 +81,13 @@ impl Local {
             other => return Err(words::not_given(other)),
         };
         let mut taken = taken.into_iter().zip(named).map(|(taken, named)| match taken {
-            Ok(taken) => Ok(Taken {
-                id: taken.id,
-                replayed: taken.replayed,
+            Ok(taken) => Ok(Held {
+                taken: Taken {
+                    id: taken.id,
+                    replayed: taken.replayed,
+                },
+                // It is read by the same call as any other, which copies nothing here.
+                job: None,
             }),
             Err(refusal) => Err(words::problem(&submit::refused(refusal, named))),
         });
@@ -124,11 +128,16 @@ impl Transport for Local {
         })
     }
 
-    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit]) -> Answer<'a, Entries> {
+    fn submit_many<'a>(&'a self, submits: &'a [&'a Submit], wait: Option<Duration>) -> Answer<'a, AllHeld> {
         Box::pin(async move {
+            let wait = wait.map(|wait| self.bounded(wait)).filter(|wait| !wait.is_zero());
             let mut entries = Vec::with_capacity(submits.len());
-            for part in submits.chunks(PART_JOBS_MAX) {
-                entries.extend(self.submit_part(part).await?);
+            let parts = submits.chunks(PART_JOBS_MAX);
+            let last = parts.len();
+            for (index, part) in (1..).zip(parts) {
+                // Who waited for the earlier ones would keep the later ones from being submitted.
+                let wait = wait.filter(|_| index == last);
+                entries.extend(self.submit_part(part, wait).await?);
             }
             Ok(entries)
         })

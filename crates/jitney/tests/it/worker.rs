@@ -71,7 +71,11 @@ async fn orders_and_their_mails(client: Client) {
     let orders = Worker::new(client.clone(), "orders")
         .slots(4)
         .max_jobs(8)
-        .on_group("order", execute);
+        .on_group("order", execute)
+        .on_group("double", async |job: Job<i64>| match job.data {
+            0 => Err(HandlerError::last("zero", "it has no double of its own")),
+            number => Ok(2 * number),
+        });
     let (sent, mut mails) = tokio::sync::mpsc::channel(64);
     let mail =
         Worker::new(client.clone(), "mail")
@@ -114,9 +118,42 @@ async fn orders_and_their_mails(client: Client) {
     }
     mailed.sort_unstable();
     assert_eq!(mailed, (1..40).collect::<Vec<_>>());
+    many_have_their_own_ends(&client).await;
     drop(stop);
     orders.await.unwrap().unwrap();
     mail.await.unwrap().unwrap();
+}
+
+/// More than go into one request, one of them with an error and one wrong.
+async fn many_have_their_own_ends(client: &Client) {
+    let numbers = (1..1_051).chain([0]);
+    let orders = numbers.map(|number: i64| Submit::json("orders", &number).unwrap().group("double"));
+    let mut orders: Vec<Submit> = orders.collect();
+    orders.push(Submit::json("not a processor", &1).unwrap());
+    let ends = client.submit_many_and_wait(orders, PATIENCE).await.unwrap();
+    assert_eq!(ends.len(), 1_052);
+    for (number, end) in (1..1_051).zip(&ends) {
+        assert_eq!(end.as_ref().unwrap().result_as::<i64>().unwrap(), 2 * number);
+    }
+    let zero = ends[1_050].as_ref().unwrap();
+    assert_eq!(zero.error.as_ref().unwrap().code, "zero");
+    let wrong = &ends[1_051];
+    assert!(
+        matches!(wrong, Err(jitney::client::Error::Refused(_))),
+        "{wrong:?}"
+    );
+    // Nobody works on these: each goes on.
+    let idle = Submit::json("idle", &1).unwrap();
+    let ends = client
+        .submit_many_and_wait(vec![idle; 3], Duration::from_millis(20))
+        .await
+        .unwrap();
+    for end in ends {
+        let Err(jitney::client::Error::TimedOut { id, .. }) = end else {
+            panic!("{end:?}")
+        };
+        assert!(!client.get(id).await.unwrap().has_ended());
+    }
 }
 
 /// C15 as a whole: a log on disk, HTTP, and a worker of four slots that are all busy with SLOW but the reserved one.

@@ -1,15 +1,24 @@
 //! Callers with many jobs at once: NDJSON, some jobs twice in it or submitted before, all of it again where it is not
 //! known what became of it.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use jitney::client::{Error, Retry};
+use jitney::client::{Client, Error, Retry, Submit, Taken};
 use tokio::time::sleep;
 
 use crate::callers::{Caller, Job, TRIES, failure, read};
-use crate::history::{Event, Name};
+use crate::history::{Event, Name, View};
 
 /// Jobs of one request at most: about as much data as one frame of the log takes.
 const TOGETHER_MAX: u64 = 40;
+
+/// What a caller hears of one of its jobs.
+enum Heard {
+    Taken(Taken),
+    /// As it was when the wait was over.
+    Shown(View),
+}
 
 impl Caller {
     /// Submits some jobs together until there is an answer to each, or trying again would not be safe.
@@ -23,6 +32,7 @@ impl Caller {
                 _ => jobs.push(self.next().await),
             }
         }
+        let wait = self.rng.percent(40).then(|| self.rng.millis(100, 2_000));
         for _ in 0..TRIES {
             let Some(client) = self.server().await else {
                 return Ok(());
@@ -30,10 +40,10 @@ impl Caller {
             let mut calls = Vec::with_capacity(jobs.len());
             let mut submits = Vec::with_capacity(jobs.len());
             for job in &jobs {
-                calls.push(self.begin(job, false)?);
+                calls.push(self.begin(job, wait.is_some())?);
                 submits.push(job.submit()?);
             }
-            let answer = client.submit_many(submits).await;
+            let answer = call(&client, submits, wait).await;
             jobs = self.heard(jobs, &calls, answer).await?;
             if jobs.is_empty() {
                 return Ok(());
@@ -49,7 +59,7 @@ impl Caller {
         &mut self,
         jobs: Vec<Job>,
         calls: &[u64],
-        answer: Result<jitney::client::Entries, Error>,
+        answer: Result<Vec<Result<Heard, Error>>, Error>,
     ) -> Result<Vec<Job>> {
         let entries = match answer {
             Ok(entries) => entries,
@@ -72,7 +82,8 @@ impl Caller {
         let mut ids = Vec::new();
         for ((job, call), entry) in jobs.into_iter().zip(calls).zip(entries) {
             match entry {
-                Ok(taken) => {
+                Ok(Heard::Shown(view)) => ids.push(self.accepted(&job, *call, view).await?),
+                Ok(Heard::Taken(taken)) => {
                     let id = taken.id.to_string();
                     self.shared.recorder.record(Event::Taken {
                         call: *call,
@@ -82,8 +93,7 @@ impl Caller {
                     self.remember(&job).await?;
                     ids.push(id);
                 }
-                Err(problem) => {
-                    let error = Error::Refused(problem);
+                Err(error) => {
                     self.shared.recorder.record(failure(*call, &error))?;
                     if is_tried_again(&job, &error) {
                         left.push(job);
@@ -98,6 +108,29 @@ impl Caller {
         }
         Ok(left)
     }
+}
+
+/// Submits them once.
+async fn call(
+    client: &Client,
+    submits: Vec<Submit>,
+    wait: Option<Duration>,
+) -> Result<Vec<Result<Heard, Error>>, Error> {
+    let Some(wait) = wait else {
+        let entries = client.submit_many(submits).await?.into_iter();
+        return Ok(entries
+            .map(|entry| entry.map(Heard::Taken).map_err(Error::Refused))
+            .collect());
+    };
+    let ends = client.submit_many_and_wait(submits, wait).await?.into_iter();
+    let heard = ends.map(|end| match end {
+        Ok(job) => Ok(Heard::Shown(View::of(&job))),
+        Err(Error::TimedOut { id, .. } | Error::Accepted { id, .. }) => {
+            Ok(Heard::Shown(View::open(id.to_string())))
+        }
+        Err(error) => Err(error),
+    });
+    Ok(heard.collect())
 }
 
 fn is_tried_again(job: &Job, error: &Error) -> bool {

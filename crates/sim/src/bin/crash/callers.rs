@@ -243,12 +243,7 @@ impl Caller {
             let error = match answer {
                 Ok(answer) => return self.accepted(job, call, View::of(&answer)).await.map(Some),
                 Err(Error::TimedOut { id, .. } | Error::Accepted { id, .. }) => {
-                    let view = View {
-                        id: id.to_string(),
-                        n: None,
-                        parent: None,
-                        end: None,
-                    };
+                    let view = View::open(id.to_string());
                     return self.accepted(job, call, view).await.map(Some);
                 }
                 Err(error) => error,
@@ -283,7 +278,7 @@ impl Caller {
         Ok(call)
     }
 
-    async fn accepted(&mut self, job: &Job, call: u64, view: View) -> Result<String> {
+    pub(crate) async fn accepted(&mut self, job: &Job, call: u64, view: View) -> Result<String> {
         let id = view.id.clone();
         self.shared.recorder.record(Event::Answer { call, job: view })?;
         self.remember(job).await?;

@@ -175,6 +175,16 @@ impl View {
             end: job.has_ended().then_some(end),
         }
     }
+
+    /// A job of which nothing is known but that it was accepted.
+    pub(crate) const fn open(id: String) -> Self {
+        Self {
+            id,
+            n: None,
+            parent: None,
+            end: None,
+        }
+    }
 }
 
 /// The file that a process appends to.
