@@ -43,6 +43,11 @@ impl Schedule {
         let due = time.as_micros() * u128::from(self.rate) / 1_000_000 + 1;
         u64::try_from(due).unwrap_or(u64::MAX).min(self.total)
     }
+
+    /// How long nothing is due once `released` were: counted from the start, so that late timers do not add up.
+    fn pause(&self, released: u64, now: Mono) -> Duration {
+        between(now, self.intended(released)).max(STEP)
+    }
 }
 
 /// Submits `rate` jobs a second for `duration`, each on a connection that is free, and waits for the answers; no
@@ -76,11 +81,10 @@ pub(super) async fn open_loop(
             Arc::clone(&tally),
         ));
     }
-    let step = STEP.max(Duration::from_secs(1) / rate);
     let mut released = 0;
     while released < schedule.total {
         timer
-            .wait(step)
+            .wait(schedule.pause(released, tally.now()))
             .await
             .map_err(|source| Error::io("a timer failed", source))?;
         let due = schedule.due_after(between(schedule.start, tally.now()));
@@ -217,5 +221,23 @@ mod tests {
         assert_eq!(schedule.intended(9), Mono(1_000 + 9 * 250));
         let due = |micros| schedule.due_after(Duration::from_micros(micros));
         assert_eq!([due(0), due(249), due(250), due(1_000_000)], [1, 1, 2, 10]);
+    }
+
+    /// Each pause was as long as the one between two jobs and began when the last had ended, late: at 100/s jobs were
+    /// sent up to 10 ms after their time.
+    #[test]
+    fn a_late_timer_makes_the_next_one_no_later() {
+        let schedule = Schedule {
+            start: Mono(1_000),
+            rate: 100,
+            total: 10,
+            next: AtomicU64::new(0),
+            due: Semaphore::new(0),
+        };
+        let pause = |released, now| schedule.pause(released, Mono(now)).as_micros();
+        assert_eq!(pause(1, 1_000), 10_000);
+        assert_eq!(pause(1, 1_900), 9_100);
+        assert_eq!(pause(2, 11_700), 9_300);
+        assert_eq!(pause(2, 30_000), STEP.as_micros());
     }
 }
