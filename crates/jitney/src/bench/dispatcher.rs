@@ -11,6 +11,9 @@ use crate::dispatcher::event::{Action, Decisions, Event, Grant, Poll, PollId, Re
 use crate::job::{Group, JobId, Priority, Processor};
 use crate::policy::PolicyBook;
 
+/// Jobs that arrive together, as after one commit, and that are leased together.
+const BATCH: u64 = 64;
+
 /// How long a job's way through the dispatcher takes in the clock of its events, microseconds.
 const CYCLE_US: u64 = 100;
 
@@ -47,8 +50,11 @@ impl Steps {
             jobs: 0,
             polls: 0,
         };
-        for _ in 0..pending {
-            steps.arrive();
+        let mut left = pending;
+        while left > 0 {
+            let together = left.min(BATCH);
+            steps.arrive(together);
+            left -= together;
         }
         steps
     }
@@ -56,12 +62,9 @@ impl Steps {
     /// Jobs arrive, as many are leased as one batch holds, and all of those end: as many as came, so that the
     /// number of pending jobs stays. Returns how many, 64 if so many are pending.
     pub fn cycle(&mut self) -> usize {
-        const BATCH: u64 = 64;
         self.now.mono.0 += CYCLE_US;
         self.now.wall.0 = 1_700_000_000_000 + self.now.mono.0 / 1_000;
-        for _ in 0..BATCH {
-            self.arrive();
-        }
+        self.arrive(BATCH);
         let grant = self.lease();
         let jobs = grant.jobs.len();
         self.settle(&grant);
@@ -72,9 +75,16 @@ impl Steps {
         self.dispatcher.step(event, self.now, &mut self.actions);
     }
 
-    fn arrive(&mut self) {
+    /// So many jobs became durable together.
+    fn arrive(&mut self, jobs: u64) {
+        let arrivals = (0..jobs).map(|_| self.arrival()).collect();
+        self.step(Event::Arrived(arrivals));
+        self.actions.clear();
+    }
+
+    fn arrival(&mut self) -> Arrival {
         self.jobs += 1;
-        let arrival = Arrival {
+        Arrival {
             id: self.id(),
             processor: self.processor.clone(),
             group: self.group.clone(),
@@ -86,9 +96,7 @@ impl Steps {
             deadline: None,
             key: None,
             recovered: None,
-        };
-        self.step(Event::Arrived(vec![arrival]));
-        self.actions.clear();
+        }
     }
 
     /// As the driver makes them: the time first, the rest random.

@@ -126,6 +126,11 @@ impl Jobs {
         self.index.find(id, &self.slab)
     }
 
+    /// See [`IdIndex::warm`].
+    pub(super) fn warm(&self, ids: impl Iterator<Item = JobId>) {
+        self.index.warm(ids);
+    }
+
     /// As [`Jobs::find`], for one who knows in which slot the job is, if it still is.
     pub(super) fn find_at(&self, slot: u32, id: JobId) -> Option<u32> {
         self.slab.get(slot).filter(|job| job.id == id).map(|_| slot)

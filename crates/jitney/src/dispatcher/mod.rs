@@ -145,6 +145,7 @@ impl Dispatcher {
         self.now = now;
         match event {
             Event::Arrived(arrivals) => {
+                self.jobs.warm(arrivals.iter().map(|arrival| arrival.id));
                 for arrival in arrivals {
                     self.arrived(arrival);
                 }

@@ -131,6 +131,7 @@ impl Queue {
         let mut cut = Cut::default();
         let mut bytes = 0_u64;
         let limit = usize::try_from(limits.jobs).unwrap_or(usize::MAX).max(1);
+        self.warm(limit, jobs);
         while let (true, Some((_, slot))) = (cut.slots.len() < limit, self.head(jobs)) {
             bytes += u64::from(jobs[slot].bytes);
             if bytes > limits.bytes && !cut.slots.is_empty() {
@@ -148,6 +149,12 @@ impl Queue {
         // A single job that is larger than the limit goes alone: it too was closed by its bytes.
         cut.by_bytes |= bytes > limits.bytes;
         cut
+    }
+
+    /// Looks at the jobs that are cut next, all at once (see [`super::id_index::IdIndex::warm`]): they came long ago.
+    fn warm(&self, limit: usize, jobs: &Jobs) {
+        let sequences = self.fresh.iter().take(limit).map(|&slot| jobs[slot].sequence);
+        std::hint::black_box(sequences.fold(0, |all, sequence| all ^ sequence));
     }
 
     /// Empties the queue, in order.
