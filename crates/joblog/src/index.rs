@@ -89,6 +89,39 @@ struct Limits {
     keys_max: usize,
 }
 
+/// What of an outcome the index keeps, or keeps it by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    pub(crate) id: JobId,
+    pub(crate) end: End,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) finished: WallMs,
+    /// How long the result is kept, if not as long as others.
+    pub(crate) keep_ms: Option<u64>,
+}
+
+impl From<&Outcome<'_>> for Ending {
+    fn from(outcome: &Outcome<'_>) -> Self {
+        Self {
+            id: outcome.id,
+            end: outcome.end,
+            reason: outcome.reason,
+            finished: outcome.finished,
+            keep_ms: outcome.keep_ms,
+        }
+    }
+}
+
+/// What [`Index::warm`] looks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Warm {
+    /// A place for a new job.
+    Submit(JobId),
+    /// A job, and a place for its result.
+    Ending(JobId),
+    Nothing,
+}
+
 /// What [`Index::submit`] did with a submit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Submitted {
@@ -146,13 +179,7 @@ impl Index {
     pub(crate) fn submit(&mut self, submit: &Submit<'_>, place: Place, seat: Seat) -> Submitted {
         let (id, identified) = (submit.id, submit.has_identity());
         let queued = self.submitting.remove(&id).is_some();
-        let unsettled = Unsettled {
-            submit: place,
-            seat,
-            identified,
-        };
-        if !self.unsettled.insert_new(id, unsettled) {
-            self.counts.submits_ignored += 1;
+        if !self.enter(id, identified, place, seat) {
             return Submitted::Ignored;
         }
         if identified {
@@ -162,19 +189,34 @@ impl Index {
             }
             self.identify(submit);
         }
-        self.live.add(place.slot, u64::from(place.bytes));
-        self.live.job_in(place.slot);
         Submitted::New
     }
 
+    /// A queued submit is durable that has neither a client's id nor a key.
+    pub(crate) fn nameless_submit(&mut self, id: JobId, place: Place) {
+        self.submitting.remove(&id);
+        self.enter(id, false, place, Seat::default());
+    }
+
+    /// `false` if the job is there already.
+    fn enter(&mut self, id: JobId, identified: bool, place: Place, seat: Seat) -> bool {
+        let unsettled = Unsettled {
+            submit: place,
+            seat,
+            identified,
+        };
+        let new = self.unsettled.insert_new(id, unsettled);
+        if new {
+            self.live.add(place.slot, u64::from(place.bytes));
+            self.live.job_in(place.slot);
+        } else {
+            self.counts.submits_ignored += 1;
+        }
+        new
+    }
+
     /// An outcome is durable. `None` if it changes nothing: the first wins.
-    pub(crate) fn outcome(
-        &mut self,
-        outcome: &Outcome<'_>,
-        place: Place,
-        age_ms: u64,
-        now: Now,
-    ) -> Option<Seat> {
+    pub(crate) fn outcome(&mut self, outcome: &Ending, place: Place, age_ms: u64, now: Now) -> Option<Seat> {
         let id = outcome.id;
         let Some(unsettled) = self.unsettled.remove(&id) else {
             self.counts.outcomes_ignored += 1;
@@ -221,11 +263,15 @@ impl Index {
         Some(seat)
     }
 
-    /// Looks at the places of jobs whose outcomes follow. The looks do not depend on one another, so the processor
-    /// fetches many from memory at once, where [`Index::outcome`] would wait for each.
-    pub(crate) fn warm(&self, outcomes: impl Iterator<Item = JobId>) {
-        let known = |id: &JobId| self.unsettled.contains_key(id) & self.finished.contains_key(id);
-        std::hint::black_box(outcomes.filter(known).count());
+    /// Looks at the places of jobs whose records follow. The looks do not depend on one another, so the processor
+    /// fetches many from memory at once, where it would wait for each.
+    pub(crate) fn warm(&self, records: impl Iterator<Item = Warm>) {
+        let known = |record: &Warm| match record {
+            Warm::Submit(id) => self.unsettled.contains_key(id),
+            Warm::Ending(id) => self.unsettled.contains_key(id) & self.finished.contains_key(id),
+            Warm::Nothing => false,
+        };
+        std::hint::black_box(records.filter(known).count());
     }
 
     /// Forgets up to `at_most` jobs whose time is up. Says whether there may be more.

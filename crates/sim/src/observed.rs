@@ -124,8 +124,12 @@ impl Bus for ObservedBus {
         self.inner.next_timer()
     }
 
-    fn is_committing(&self) -> bool {
-        self.inner.is_committing()
+    fn answered(&mut self) {
+        self.inner.answered();
+    }
+
+    fn unread_max(&self) -> usize {
+        self.inner.unread_max()
     }
 
     fn find(&self, id: JobId) -> Option<Known> {

@@ -228,16 +228,15 @@ impl Bench {
                 break;
             }
             let next = self.submits()?;
-            self.finish(disk)?;
-            self.start(disk)?;
+            self.exchange(disk)?;
             self.outcomes(mem::replace(&mut durable, next))?;
-            self.finish(disk)?;
-            self.start(disk)?;
+            self.exchange(disk)?;
             total.jobs += GROUP;
             let now = self.clock.now().mono;
             total.took += between(mem::replace(&mut start, now), now);
         }
-        self.finish(disk)?;
+        self.done(disk)?;
+        self.progress()?;
         self.outcomes(durable)?;
         self.commit()?;
         total.jobs += GROUP;
@@ -251,12 +250,19 @@ impl Bench {
         disk.start_commit(commit)
     }
 
-    fn finish(&mut self, disk: &Disk) -> io::Result<()> {
+    /// One commit ends, the next is started; only then the log enters the jobs of the first.
+    fn exchange(&mut self, disk: &Disk) -> io::Result<()> {
+        self.done(disk)?;
+        self.start(disk)?;
+        self.progress()
+    }
+
+    fn done(&mut self, disk: &Disk) -> io::Result<()> {
         let (written, synced) = disk.done()?;
         let now = self.clock.now();
         self.log.written(written, now);
         self.log.synced(synced, now);
-        self.progress()
+        Ok(())
     }
 
     fn commit(&mut self) -> io::Result<usize> {

@@ -26,6 +26,9 @@ mod gathering;
 
 use gathering::Gathering;
 
+/// So many submits may lie unread while a commit is under way: to append them takes about as long as a sync.
+const UNREAD_MAX: usize = 128;
+
 /// Does the log's I/O.
 pub trait Executor<S: Storage> {
     /// Starts a commit. One is under way at most.
@@ -129,13 +132,16 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
         }
     }
 
-    fn take_done(&mut self, now: Now) {
+    /// Whether a commit ended.
+    fn take_done(&mut self, now: Now) -> bool {
+        let mut ended = false;
         while let Some(done) = self.executor.poll() {
             match done {
                 Done::Written(result) => self.log.written(result, now),
                 Done::Synced(result) => {
                     self.log.synced(result, now);
                     self.gathering.commit_ended(now.mono);
+                    ended = true;
                 }
                 Done::Chore(result) => {
                     self.chore_under_way = false;
@@ -143,6 +149,7 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
                 }
             }
         }
+        ended
     }
 
     fn take_progress(&mut self) {
@@ -175,13 +182,17 @@ impl<S: Storage, E: Executor<S>> LogBus<S, E> {
         }
     }
 
-    fn start_io(&mut self, now: Now) {
-        if !self.gathering.holds(now.mono)
+    /// Starts the next commit, unless it is held back. `told`: the last one's callers have their answers.
+    fn start_commit(&mut self, now: Now, told: bool) {
+        if !self.gathering.holds(now.mono, told)
             && let Some(commit) = self.log.next_commit(now)
         {
             self.gathering.commit_started();
             self.executor.start_commit(commit);
         }
+    }
+
+    fn start_chore(&mut self) {
         if !self.chore_under_way
             && let Some(chore) = self.log.next_chore()
         {
@@ -217,7 +228,7 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
         durability: Durability,
     ) -> Result<Ticket, AppendError> {
         let ticket = self.log.append(records, space, durability)?;
-        self.gathering.appended();
+        self.gathering.appended(records.len(), space);
         let visible: Vec<_> = records.iter().filter_map(becomes_visible).collect();
         if !visible.is_empty() {
             self.visible.push_back((ticket, visible));
@@ -229,15 +240,16 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
         if let Some(event) = self.events.pop_front().or_else(|| self.next_recovered()) {
             return Some(event);
         }
-        self.take_done(now);
+        // While this group is written and synced the last one's jobs are told of, and the next one gathers.
+        let ended = self.take_done(now);
+        self.start_commit(now, !ended);
         self.log.tick(now);
         self.take_progress();
         if !self.broken && self.log.poisoned().is_some() {
             self.broken = true;
             self.events.push_back(Event::Broken);
         }
-        // While this group is written and synced, the next one gathers.
-        self.start_io(now);
+        self.start_chore();
         self.events.pop_front()
     }
 
@@ -248,8 +260,16 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
             .min()
     }
 
-    fn is_committing(&self) -> bool {
-        self.log.is_committing() || self.gathering.until().is_some()
+    fn answered(&mut self) {
+        self.gathering.answered();
+    }
+
+    fn unread_max(&self) -> usize {
+        match self.log.is_committing() {
+            true => UNREAD_MAX,
+            false if self.gathering.until().is_some() => self.gathering.missing().min(UNREAD_MAX),
+            false => 0,
+        }
     }
 
     fn find(&self, id: JobId) -> Option<Known> {

@@ -257,8 +257,10 @@ impl Bus for MemoryBus {
         result.into_iter().chain(key).min()
     }
 
-    fn is_committing(&self) -> bool {
-        false
+    fn answered(&mut self) {}
+
+    fn unread_max(&self) -> usize {
+        0
     }
 
     fn find(&self, id: JobId) -> Option<Known> {

@@ -58,9 +58,12 @@ pub trait Bus {
     /// When [`Bus::poll`] must be called next even if nothing else happens.
     fn next_timer(&self) -> Option<Mono>;
 
-    /// Whether a commit is under way, whose end the driver is woken for, or the next one is held back until
-    /// [`Bus::next_timer`]: what is appended now is durable after that at the soonest.
-    fn is_committing(&self) -> bool;
+    /// A submitter has its answer, and may soon be back with its next job: the next commit may wait for it.
+    fn answered(&mut self);
+
+    /// How many submits may lie unread before it is worth looking at them: those that come now are durable after the
+    /// commit that is under way, or the next, which is held back until [`Bus::next_timer`]. None where nothing is.
+    fn unread_max(&self) -> usize;
 
     /// What is known of a job, from memory.
     fn find(&self, id: JobId) -> Option<Known>;

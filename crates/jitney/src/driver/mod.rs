@@ -185,9 +185,9 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         self.ready
     }
 
-    /// Whether the bus has a commit under way: nothing that comes now is durable before its end.
-    pub fn is_committing(&self) -> bool {
-        self.bus.is_committing()
+    /// How many submits may wait before it is worth a turn: they could not become durable at once anyway.
+    pub fn unread_max(&self) -> usize {
+        self.bus.unread_max()
     }
 
     /// The port, for whoever runs the loop to wait on.

@@ -371,6 +371,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             did_you_mean,
         };
         self.port.answer(call, Answer::Submitted(Box::new(submitted)));
+        self.bus.answered();
     }
 
     /// A processor with workers and a near name, where this one has never had a worker.

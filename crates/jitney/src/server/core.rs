@@ -198,10 +198,8 @@ impl DriverThread {
                         drop(opened.send(Ok(())));
                     }
                     let timeout = wake.map(|at| between(clock.now().mono, at));
-                    match driver.is_committing() {
-                        true => driver.port().wait_for_commit(timeout),
-                        false => driver.port().wait(timeout),
-                    }
+                    let unread_max = driver.unread_max();
+                    driver.port().wait(unread_max, timeout);
                 }
                 Turn::Ended(how) => {
                     let how = Ended::from(how);

@@ -1,9 +1,9 @@
 //! The driver's letter box: what handles send, in order, and when it is worth waking the driver for it.
 //!
 //! In: messages from any thread. Out: all that came, to the one thread that waits for it. A thread that sleeps is
-//! woken at the price of two context switches, which under load is more than a submit costs by itself. So while a
-//! commit is under way, letters that cannot become durable before its end do not wake the driver by themselves: they
-//! wait for that end, or until there are [`CAN_WAIT_MAX`] of them. Nothing waits while no commit is under way.
+//! woken at the price of two context switches, which under load is more than a submit costs by itself. So the driver
+//! says how many letters that can wait it leaves unread: while a commit is under way they could not become durable
+//! anyway, and what it sleeps for comes as a letter that cannot wait, or with the timeout.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -11,9 +11,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::handle::Message;
-
-/// So many letters that can wait wake the driver all the same.
-const CAN_WAIT_MAX: usize = 32;
 
 /// The driver's end. Dropped, it refuses every further letter.
 #[derive(Debug)]
@@ -38,18 +35,9 @@ struct Queue {
     messages: VecDeque<Message>,
     /// How many of them can wait.
     can_wait: usize,
-    /// What the driver sleeps for; `None` while it runs, or was told to.
-    sleeps_until: Option<Until>,
+    /// How many of them the driver sleeps through; `None` while it runs, or was told to.
+    sleeps_through: Option<usize>,
     closed: bool,
-}
-
-/// What the driver waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Until {
-    /// Any message.
-    Any,
-    /// A commit is under way: a message that cannot wait for its end, or many that can.
-    Urgent,
 }
 
 /// A mailbox and a sender to it.
@@ -72,7 +60,7 @@ impl Sender {
         queue.messages.push_back(message);
         let wake = queue.is_due();
         if wake {
-            queue.sleeps_until = None;
+            queue.sleeps_through = None;
         }
         drop(queue);
         if wake {
@@ -93,14 +81,15 @@ impl Mailbox {
         self.0.queue().take()
     }
 
-    /// Blocks until there is something to do or `timeout` is over, and takes what came.
-    pub(super) fn wait(&self, until: Until, timeout: Option<Duration>) -> VecDeque<Message> {
+    /// Blocks until a message comes that cannot wait, or more than `unread_max` that can, or `timeout` is over, and
+    /// takes what came.
+    pub(super) fn wait(&self, unread_max: usize, timeout: Option<Duration>) -> VecDeque<Message> {
         let mut queue = self.0.queue();
-        queue.sleeps_until = Some(until);
+        queue.sleeps_through = Some(unread_max);
         if queue.is_due() {
             return queue.take();
         }
-        let asleep = |queue: &mut Queue| queue.sleeps_until.is_some();
+        let asleep = |queue: &mut Queue| queue.sleeps_through.is_some();
         let woken = &self.0.worth_waking;
         let mut queue = match timeout {
             Some(timeout) => {
@@ -135,18 +124,15 @@ impl Shared {
 
 impl Queue {
     fn take(&mut self) -> VecDeque<Message> {
-        self.sleeps_until = None;
+        self.sleeps_through = None;
         self.can_wait = 0;
         mem::take(&mut self.messages)
     }
 
     /// Whether the driver sleeps although there is something to do.
     fn is_due(&self) -> bool {
-        match self.sleeps_until {
-            None => false,
-            Some(Until::Any) => !self.messages.is_empty(),
-            Some(Until::Urgent) => self.messages.len() > self.can_wait || self.can_wait >= CAN_WAIT_MAX,
-        }
+        self.sleeps_through
+            .is_some_and(|unread_max| self.messages.len() > self.can_wait || self.can_wait > unread_max)
     }
 }
 
@@ -170,7 +156,7 @@ mod tests {
     #[test]
     fn any_message_wakes_a_driver_that_has_nothing_under_way() {
         let (sender, mailbox) = mailbox();
-        let driver = thread::spawn(move || mailbox.wait(Until::Any, LONG).len());
+        let driver = thread::spawn(move || mailbox.wait(0, LONG).len());
         sender.send(patient()).unwrap();
         assert_eq!(driver.join().unwrap(), 1);
     }
@@ -180,29 +166,29 @@ mod tests {
         let (sender, mailbox) = mailbox();
         sender.send(patient()).unwrap();
         let queue = &mailbox.0;
-        queue.queue().sleeps_until = Some(Until::Urgent);
+        queue.queue().sleeps_through = Some(1);
         assert!(!queue.queue().is_due());
         sender.send(Message::Nudge).unwrap();
-        assert_eq!(queue.queue().sleeps_until, None);
-        assert_eq!(mailbox.wait(Until::Urgent, NOT_AT_ALL).len(), 2);
+        assert_eq!(queue.queue().sleeps_through, None);
+        assert_eq!(mailbox.wait(1, NOT_AT_ALL).len(), 2);
         assert_eq!(mailbox.take().len(), 0);
     }
 
     #[test]
     fn many_that_can_wait_do_not() {
         let (sender, mailbox) = mailbox();
-        let driver = thread::spawn(move || mailbox.wait(Until::Urgent, LONG).len());
-        for _ in 0..CAN_WAIT_MAX {
+        let driver = thread::spawn(move || mailbox.wait(2, LONG).len());
+        for _ in 0..3 {
             sender.send(patient()).unwrap();
         }
-        assert_eq!(driver.join().unwrap(), CAN_WAIT_MAX);
+        assert_eq!(driver.join().unwrap(), 3);
     }
 
     #[test]
     fn a_timeout_takes_what_can_wait() {
         let (sender, mailbox) = mailbox();
         sender.send(patient()).unwrap();
-        assert_eq!(mailbox.wait(Until::Urgent, NOT_AT_ALL).len(), 1);
+        assert_eq!(mailbox.wait(1, NOT_AT_ALL).len(), 1);
     }
 
     #[test]

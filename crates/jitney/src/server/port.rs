@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::handle::{Delivery, Handle, Message, Reply};
-use super::mailbox::{Mailbox, Until, mailbox};
+use super::mailbox::{Mailbox, mailbox};
 use crate::driver::port::{Answer, CallId, Inbound, Port};
 
 /// The receiving end, owned by the driver's thread.
@@ -44,19 +44,11 @@ impl ChannelPort {
         self.broken
     }
 
-    /// Blocks until a message comes, or `timeout` is over; without a timeout, until a message comes.
-    pub fn wait(&mut self, timeout: Option<Duration>) {
-        self.sleep(Until::Any, timeout);
-    }
-
-    /// The same, while a commit is under way: what can wait for its end, which must come as a message, is left to.
-    pub fn wait_for_commit(&mut self, timeout: Option<Duration>) {
-        self.sleep(Until::Urgent, timeout);
-    }
-
-    fn sleep(&mut self, until: Until, timeout: Option<Duration>) {
+    /// Blocks until a message comes, or `timeout` is over; without a timeout, until a message comes. Of those that can
+    /// wait `unread_max` are left to.
+    pub fn wait(&mut self, unread_max: usize, timeout: Option<Duration>) {
         if self.received.is_empty() {
-            self.received = self.mailbox.wait(until, timeout);
+            self.received = self.mailbox.wait(unread_max, timeout);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Harness for DirLog {
             return false;
         }
         let nudges = self.nudges.as_mut().expect("the bus is open");
-        nudges.wait(Some(PATIENCE));
+        nudges.wait(0, Some(PATIENCE));
         assert!(nudges.take().is_none(), "nobody calls through this port");
         true
     }

@@ -107,6 +107,8 @@ impl<S: Storage> Log<S> {
         if self.chore.is_some() || self.poisoned.is_some() {
             return None;
         }
+        // What is live decides which segments go.
+        self.enter_durable();
         let (work, running) = self
             .retire()
             // Commits wait for spares, nobody for a copy.

@@ -1,8 +1,9 @@
 //! Appends, gathered into groups: the records of one group are one frame.
 
+use super::effect::{Effect, What};
 use super::{AppendError, Closing, Durability, Failure, Log, Progress, Space, Ticket};
 use crate::frame;
-use crate::record::{Record, Records, Submit};
+use crate::record::{Record, Submit};
 use crate::settings::Refused;
 use crate::storage::Storage;
 
@@ -11,7 +12,14 @@ use crate::storage::Storage;
 pub(super) struct Group {
     /// Room for the frame's head, then records.
     pub(super) frame: Vec<u8>,
+    pub(super) contents: Contents,
+}
+
+/// What the records of a frame are, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
     pub(super) appends: Vec<Append>,
+    pub(super) effects: Vec<Effect>,
 }
 
 /// One append's part of a group.
@@ -28,8 +36,16 @@ impl Group {
     fn new() -> Self {
         Self {
             frame: vec![0; frame::HEAD],
-            appends: Vec::new(),
+            contents: Contents::default(),
         }
+    }
+
+    /// Appends a record.
+    fn push(&mut self, record: &Record<'_>) {
+        let start = self.frame.len();
+        record.encode(&mut self.frame);
+        let effect = Effect::of(record, start..self.frame.len());
+        self.contents.effects.extend(effect);
     }
 
     /// What it will take on disk.
@@ -39,7 +55,11 @@ impl Group {
 
     /// Who may take a spare for it: a group with new work in it is new work.
     pub(super) fn space(&self) -> Space {
-        let submits = self.appends.iter().any(|append| append.space == Space::Submit);
+        let submits = self
+            .contents
+            .appends
+            .iter()
+            .any(|append| append.space == Space::Submit);
         if submits { Space::Submit } else { Space::Settle }
     }
 
@@ -47,15 +67,20 @@ impl Group {
     fn split(self) -> (Self, Self) {
         let (mut submits, mut settles) = (Self::new(), Self::new());
         let mut start = frame::HEAD;
-        for append in self.appends {
+        let mut effects = self.contents.effects.into_iter().peekable();
+        for append in self.contents.appends {
             let part = if append.space == Space::Submit {
                 &mut submits
             } else {
                 &mut settles
             };
+            let moved = part.frame.len();
             part.frame.extend_from_slice(&self.frame[start..append.end]);
+            while let Some(effect) = effects.next_if(|effect| effect.starts_before(append.end)) {
+                part.contents.effects.push(effect.moved(start, moved));
+            }
             start = append.end;
-            part.appends.push(Append {
+            part.contents.appends.push(Append {
                 end: part.frame.len(),
                 ..append
             });
@@ -104,9 +129,9 @@ impl<S: Storage> Log<S> {
         let numbered = self.number_settings(records);
         let group = self.group_for(bytes);
         for record in numbered.as_deref().unwrap_or(records) {
-            record.encode(&mut group.frame);
+            group.push(record);
         }
-        group.appends.push(Append {
+        group.contents.appends.push(Append {
             ticket,
             space,
             durability,
@@ -162,7 +187,7 @@ impl<S: Storage> Log<S> {
         if space == Space::Submit {
             let (submits, settles) = group.split();
             self.fail(&submits, Failure::DiskFull);
-            if !settles.appends.is_empty() {
+            if !settles.contents.appends.is_empty() {
                 self.queue.push_front(settles);
             }
         } else {
@@ -172,23 +197,33 @@ impl<S: Storage> Log<S> {
     }
 
     pub(super) fn fail(&mut self, group: &Group, failure: Failure) {
-        self.fail_appends(&group.frame[frame::HEAD..], &group.appends, failure);
+        self.fail_appends(&group.frame, &group.contents, failure);
     }
 
-    /// `records` are the records of these appends.
-    pub(super) fn fail_appends(&mut self, records: &[u8], appends: &[Append], failure: Failure) {
-        for (_, bytes) in Records::new(records).flatten() {
-            match Record::decode(bytes) {
-                Ok(Record::Submit(submit)) => self.index.submit_failed(submit.id),
-                Ok(Record::Setting(setting)) => self.settings.unqueue(&setting),
-                _ => {}
+    /// What the frame contains will not be durable.
+    pub(super) fn fail_appends(&mut self, frame: &[u8], contents: &Contents, failure: Failure) {
+        for effect in &contents.effects {
+            match effect.what {
+                What::Submit(id) => self.index.submit_failed(id),
+                What::Outcome(_) => {}
+                What::Record => match own(effect.record(frame)) {
+                    Record::Submit(submit) => self.index.submit_failed(submit.id),
+                    Record::Setting(setting) => self.settings.unqueue(&setting),
+                    _ => {}
+                },
             }
         }
-        let failed = appends
+        let failed = contents
+            .appends
             .iter()
             .map(|append| Progress::Failed(append.ticket, failure));
         self.progress.extend(failed);
     }
+}
+
+/// A record that is still as it was encoded.
+pub(super) fn own(bytes: &[u8]) -> Record<'_> {
+    Record::decode_own(bytes).unwrap_or_else(|error| unreachable!("this log encoded the record: {error}"))
 }
 
 fn settings_error(refused: Refused) -> AppendError {

@@ -10,6 +10,7 @@ mod api;
 mod chore;
 mod commit;
 mod copy;
+mod effect;
 mod groups;
 mod progress;
 mod segments;
@@ -226,12 +227,14 @@ impl<S: Storage> Log<S> {
 
     /// The next thing that happened.
     pub fn progress(&mut self) -> Option<Progress> {
+        self.enter_durable();
         self.progress.pop_front()
     }
 
     /// Forgets what is past its time. Call it when [`Log::next_timer`] says so.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
+        self.enter_durable();
         self.index.expire(now, EXPIRE_AT_ONCE);
         if self.chore.is_none() && !self.spares.wants_more() && self.spares.may_try(now.mono) {
             self.room_found();

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::commit::{Commit, End, Reached, Switch};
-use super::groups::{Append, Group};
+use super::effect::{Effect, What};
+use super::groups::{Contents, Group, own};
 use super::space::{Room, Spare};
 use super::{Closing, Durability, Failure, Log, Progress, Segment, Tail};
 use crate::frame::{self, Head, Kind};
-use crate::index::Place;
-use crate::record::{Record, Records, outcome_id};
+use crate::index::{Place, Warm};
+use crate::record::Record;
 use crate::replay::Seat;
 use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, Stream, segment_name};
 use crate::storage::{File, Storage};
@@ -25,7 +26,7 @@ pub(super) struct InFlight<F> {
     durable_lsn: u64,
     file: Arc<F>,
     frame: Arc<Vec<u8>>,
-    appends: Vec<Append>,
+    contents: Contents,
     switch: Option<Next<F>>,
     sync_after: bool,
     reached: Arc<Reached>,
@@ -43,10 +44,11 @@ struct Next<F> {
 
 /// A frame on its way from written to synced.
 pub(super) struct Written {
+    lsn: u64,
     slot: u32,
     offset: u64,
     frame: Arc<Vec<u8>>,
-    appends: Vec<Append>,
+    contents: Contents,
     at: Mono,
 }
 
@@ -54,11 +56,6 @@ impl<F> InFlight<F> {
     pub(super) fn bytes(&self) -> u64 {
         u64::try_from(self.frame.len()).unwrap_or(u64::MAX)
     }
-}
-
-/// The records of a frame that holds these appends.
-fn records<'f>(frame: &'f [u8], appends: &[Append]) -> &'f [u8] {
-    &frame[frame::HEAD..appends.last().map_or(frame::HEAD, |last| last.end)]
 }
 
 impl<S: Storage> Log<S> {
@@ -93,6 +90,7 @@ impl<S: Storage> Log<S> {
     /// The frame is written, or is not: the answer to [`Commit::write`].
     pub fn written(&mut self, result: io::Result<()>, now: Now) {
         self.now = now;
+        self.enter_durable();
         let Some(mut commit) = self.in_flight.take() else {
             return;
         };
@@ -106,14 +104,14 @@ impl<S: Storage> Log<S> {
                 self.found_full(&commit);
             }
             Err(error) => {
-                let appends = std::mem::take(&mut commit.appends);
-                self.fail_appends(records(&commit.frame, &appends), &appends, Failure::Unknown);
+                self.fail_appends(&commit.frame, &commit.contents, Failure::Unknown);
                 self.poison(format!("a write failed: {error}"));
             }
         }
     }
 
-    /// The frame is synced, or is not: the answer to [`Commit::sync`].
+    /// The frame is synced, or is not: the answer to [`Commit::sync`]. What follows for its jobs is worked out when
+    /// [`Log::progress`] is asked: the next commit can be on its way before that.
     pub fn synced(&mut self, result: io::Result<()>, now: Now) {
         self.now = now;
         let Some(commit) = self.in_flight.take() else {
@@ -124,7 +122,7 @@ impl<S: Storage> Log<S> {
             return;
         }
         self.syncs += 1;
-        self.durable_up_to(commit.lsn);
+        self.lsn.durable = self.lsn.durable.max(commit.lsn);
         if commit.kind == Kind::End {
             self.closed();
         }
@@ -147,6 +145,7 @@ impl<S: Storage> Log<S> {
         let next = if switch { Some(self.next_segment()?) } else { None };
         let group = self.queue.pop_front()?;
         let waited_for = group
+            .contents
             .appends
             .iter()
             .any(|append| append.durability == Durability::Sync);
@@ -168,6 +167,7 @@ impl<S: Storage> Log<S> {
     }
 
     fn closed(&mut self) {
+        self.enter_durable();
         self.closing = Closing::Done;
         self.progress.push_back(Progress::Closed);
     }
@@ -175,7 +175,7 @@ impl<S: Storage> Log<S> {
     fn commit_empty(&mut self, kind: Kind) -> Commit<S> {
         let group = Group {
             frame: vec![0; frame::HEAD],
-            appends: Vec::new(),
+            contents: Contents::default(),
         };
         self.commit(kind, group, None, true)
     }
@@ -201,7 +201,7 @@ impl<S: Storage> Log<S> {
         next: Option<Next<S::File>>,
         sync_after: bool,
     ) -> Commit<S> {
-        let Group { mut frame, appends } = group;
+        let Group { mut frame, contents } = group;
         // An empty frame is a witness of all before it, which is synced first; so is the first of a segment.
         let sync_before = kind != Kind::Group && next.is_none();
         let lsn = self.lsn.next + u64::from(next.as_ref().is_some_and(|next| next.end_lsn.is_some()));
@@ -216,7 +216,8 @@ impl<S: Storage> Log<S> {
         }
         .seal(&mut frame);
         let frame = Arc::new(frame);
-        let write_awaited = appends
+        let write_awaited = contents
+            .appends
             .iter()
             .any(|append| append.durability == Durability::Write);
         let hot = self.hot();
@@ -242,7 +243,7 @@ impl<S: Storage> Log<S> {
             durable_lsn,
             file,
             frame,
-            appends,
+            contents,
             switch: next,
             sync_after,
             reached,
@@ -291,7 +292,7 @@ impl<S: Storage> Log<S> {
         if let (true, Some(end_lsn)) = (sealed, next.end_lsn) {
             self.tail.sealed = true;
             self.lsn.next = end_lsn + 1;
-            self.durable_up_to(end_lsn);
+            self.lsn.durable = self.lsn.durable.max(end_lsn);
             self.lsn.witnessed = self.lsn.witnessed.max(end_lsn - 1);
         }
         if commit.reached.begun() {
@@ -333,30 +334,32 @@ impl<S: Storage> Log<S> {
         self.lsn.last_frame_at = self.now.mono;
         if commit.kind == Kind::Group {
             self.groups_written += 1;
-            self.group_sizes.count(commit.appends.len());
+            self.group_sizes.count(commit.contents.appends.len());
             self.lsn.last_records = commit.lsn;
             self.cache.put(slot, u32_of(offset), Arc::clone(&commit.frame));
             self.progress.extend(
                 commit
+                    .contents
                     .appends
                     .iter()
                     .map(|append| Progress::Written(append.ticket)),
             );
         } else {
             // Before an empty frame everything was synced.
-            self.durable_up_to(commit.lsn - 1);
+            self.lsn.durable = self.lsn.durable.max(commit.lsn - 1);
         }
-        let (frame, appends) = (Arc::clone(&commit.frame), commit.appends);
+        let (frame, contents) = (Arc::clone(&commit.frame), commit.contents);
         self.unsynced.push_back(Written {
+            lsn: commit.lsn,
             slot,
             offset,
             frame,
-            appends,
+            contents,
             at: self.now.mono,
         });
         if commit.sync_after {
             self.in_flight = Some(InFlight {
-                appends: Vec::new(),
+                contents: Contents::default(),
                 ..commit
             });
         }
@@ -366,71 +369,58 @@ impl<S: Storage> Log<S> {
     fn found_full(&mut self, commit: &InFlight<S::File>) {
         self.tail.exhausted |= Arc::ptr_eq(&self.hot().file, &commit.file);
         self.lsn.last_frame_at = self.now.mono;
-        self.fail_appends(
-            records(&commit.frame, &commit.appends),
-            &commit.appends,
-            Failure::DiskFull,
-        );
+        self.fail_appends(&commit.frame, &commit.contents, Failure::DiskFull);
         self.spares.group_failed(self.now);
     }
 
-    /// Order is law: first durable, then in the index, then told. `lsn` and all below are synced.
-    fn durable_up_to(&mut self, lsn: u64) {
-        self.lsn.durable = self.lsn.durable.max(lsn);
-        while let Some(written) = self.unsynced.pop_front() {
-            let base = u32_of(written.offset) + 40;
-            let all = Records::new(records(&written.frame, &written.appends)).flatten();
-            self.index.warm(all.filter_map(|(_, bytes)| outcome_id(bytes)));
-            for (at, bytes) in Records::new(records(&written.frame, &written.appends)).flatten() {
-                let offset = base + u32::try_from(at).expect("a frame is shorter than a segment");
-                let length = u32::try_from(bytes.len()).expect("a record is shorter than a segment");
-                self.apply(
-                    bytes,
-                    Place {
-                        slot: written.slot,
-                        offset,
-                        bytes: length,
-                    },
-                );
+    /// Order is law: first durable, then in the index, then told.
+    pub(super) fn enter_durable(&mut self) {
+        let durable = self.lsn.durable;
+        while let Some(written) = self.unsynced.pop_front_if(|first| first.lsn <= durable) {
+            let Contents { appends, effects } = &written.contents;
+            self.index.warm(effects.iter().map(|effect| match &effect.what {
+                What::Submit(id) => Warm::Submit(*id),
+                What::Outcome(ending) => Warm::Ending(ending.id),
+                What::Record => Warm::Nothing,
+            }));
+            let offset = u32_of(written.offset);
+            for effect in effects {
+                let place = Place {
+                    slot: written.slot,
+                    offset: offset + effect.at,
+                    bytes: effect.bytes,
+                };
+                self.apply(effect, &written.frame, place);
             }
-            let durable = written
-                .appends
-                .iter()
-                .map(|append| Progress::Durable(append.ticket));
+            let durable = appends.iter().map(|append| Progress::Durable(append.ticket));
             self.progress.extend(durable);
         }
     }
 
-    fn apply(&mut self, bytes: &[u8], place: Place) {
-        match Record::decode_own(bytes) {
-            Ok(Record::Submit(submit)) => {
-                self.index.submit(&submit, place, Seat::default());
+    fn apply(&mut self, effect: &Effect, frame: &[u8], place: Place) {
+        match &effect.what {
+            What::Submit(id) => self.index.nameless_submit(*id, place),
+            What::Outcome(ending) => {
+                self.index.outcome(ending, place, 0, self.now);
             }
-            Ok(Record::Outcome(outcome)) => {
-                self.index.outcome(&outcome, place, 0, self.now);
-            }
-            Ok(Record::Setting(setting)) => {
-                self.settings.unqueue(&setting);
-                self.settings.apply(&setting, place.slot, &mut self.index.live);
-            }
-            // Leases and returns are read back at the next start only; nobody appends what only copies have.
-            Ok(
-                Record::Dispatch(_)
-                | Record::Delivered(_)
-                | Record::Return(_)
-                | Record::Ended(_)
-                | Record::Tries(_)
-                | Record::Copied(_),
-            ) => {}
-            Err(error) => unreachable!("this log encoded the record: {error}"),
+            What::Record => match own(effect.record(frame)) {
+                Record::Submit(submit) => {
+                    self.index.submit(&submit, place, Seat::default());
+                }
+                Record::Setting(setting) => {
+                    self.settings.unqueue(&setting);
+                    self.settings.apply(&setting, place.slot, &mut self.index.live);
+                }
+                _ => {}
+            },
         }
     }
 
     /// After an error of which nothing is known nothing is acknowledged any more.
     pub(super) fn poison(&mut self, why: String) {
+        self.enter_durable();
         for written in std::mem::take(&mut self.unsynced) {
-            let records = records(&written.frame, &written.appends);
-            self.fail_appends(records, &written.appends, Failure::Unknown);
+            self.fail_appends(&written.frame, &written.contents, Failure::Unknown);
         }
         for group in std::mem::take(&mut self.queue) {
             self.fail(&group, Failure::Unknown);

@@ -138,14 +138,6 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The job of an outcome; `None` for all other records.
-pub(crate) fn outcome_id(bytes: &[u8]) -> Option<JobId> {
-    let mut open = Open::unchecked(bytes).ok()?;
-    (open.kind == kind::OUTCOME)
-        .then(|| open.fixed.number().ok().map(JobId))
-        .flatten()
-}
-
 /// A record whose length is right, and its CRC unless nobody looked.
 struct Open<'a> {
     kind: u8,

@@ -10,7 +10,6 @@ mod format;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::outcome_id;
 pub use decode::{DecodeError, Records};
 
 use crate::ids::{JobId, Priority, Token, WallMs};

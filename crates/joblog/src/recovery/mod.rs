@@ -325,7 +325,7 @@ impl Visitor for Rebuild {
             }
             Record::Outcome(outcome) => {
                 let age = age_ms(outcome.finished, self.now);
-                if let Some(seat) = self.index.outcome(outcome, place, age, self.now) {
+                if let Some(seat) = self.index.outcome(&outcome.into(), place, age, self.now) {
                     self.replay.settled(seat);
                 }
             }

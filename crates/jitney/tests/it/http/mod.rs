@@ -83,7 +83,7 @@ impl TestEdge {
         let driver = std::thread::spawn(move || {
             let mut when_gone: Vec<(CallId, Answer)> = Vec::new();
             loop {
-                port.wait(None);
+                port.wait(0, None);
                 while let Some(inbound) = port.take() {
                     match inbound {
                         Inbound::Call(call, command) => match script(command) {
