@@ -147,6 +147,11 @@ impl Child {
         self.input.is_some() && !self.feed.is_empty()
     }
 
+    /// Whether it has begun a line and not ended it, as far as was read.
+    pub(super) const fn is_mid_line(&self) -> bool {
+        self.output.is_mid_line()
+    }
+
     /// Begins to write a batch.
     pub(super) fn give(&mut self, batch: &mut Batch) {
         line::write_header(batch, &mut self.feed.buffer);

@@ -78,6 +78,11 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
     }
 
+    /// Whether a line has begun whose end was not read.
+    pub(super) const fn is_mid_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
     fn take(&mut self, partial: bool) -> Line {
         Line {
             bytes: std::mem::take(&mut self.line),

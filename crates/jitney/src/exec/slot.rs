@@ -1,9 +1,12 @@
 //! A batch through a child: its lines go in, its outcomes come out, whatever the child does meanwhile.
 
 use std::collections::HashSet;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
@@ -21,6 +24,9 @@ const RESTART_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest such pause.
 const RESTART_MAX: Duration = Duration::from_secs(30);
+
+/// So many lines behind a batch are read before the next; a child that never stops must not stop its slot.
+const LEFTOVERS_MAX: usize = 10_000;
 
 /// How long a child may take to read past the lines of a batch that it ended early.
 const READ_ON: Duration = Duration::from_secs(30);
@@ -91,6 +97,26 @@ impl ChildSlot {
         }
     }
 
+    /// Reads what the child wrote behind its last batch. None of it may count for the next, which may hold the same job
+    /// again.
+    async fn read_leftovers(&mut self) {
+        // The runtime looks at the pipe meanwhile.
+        yield_now().await;
+        for _ in 0..LEFTOVERS_MAX {
+            let Some(child) = self.child.as_mut() else { return };
+            let next = tokio::select! {
+                biased;
+                next = unconstrained(child.next()) => next,
+                () = ready(()) => return,
+            };
+            match next {
+                Next::Line(line) => child.unexpected(&line),
+                Next::Fed => {}
+                Next::Ended => return,
+            }
+        }
+    }
+
     /// The pause before the next start.
     fn pause(&self) -> Duration {
         match self.failures {
@@ -124,12 +150,14 @@ impl Slot for ChildSlot {
 
     async fn run(&mut self, mut running: Running) -> Ending {
         let open = ids(&running.batch);
+        self.read_leftovers().await;
         let Some(child) = self.ready_child().await else {
             return Ending::Released(open);
         };
         child.give(&mut running.batch);
         let mut talk = Talk {
             open: open.iter().copied().collect(),
+            leftover: child.is_mid_line(),
             child,
             running,
         };
@@ -166,6 +194,8 @@ struct Talk<'a> {
     running: Running,
     /// Jobs without an outcome.
     open: HashSet<JobId>,
+    /// The line that comes first was begun before the batch.
+    leftover: bool,
 }
 
 impl Talk<'_> {
@@ -207,6 +237,10 @@ impl Talk<'_> {
 
     /// What a line changes; an ending if it ends the batch.
     async fn heard(&mut self, line: &Line) -> Option<Ending> {
+        if std::mem::take(&mut self.leftover) {
+            self.child.unexpected(line);
+            return None;
+        }
         if line.partial {
             self.child.protocol_error(line, &"the line is too long");
             return None;

@@ -95,6 +95,30 @@ for line in sys.stdin:
     }
 }
 
+/// A second outcome of a job stayed in the pipe and was taken for that of the job's next try.
+#[tokio::test]
+async fn what_a_child_writes_behind_a_batch_does_not_count_for_the_next() {
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1), batch(1..=1)]).await;
+    let command = python(
+        "
+tries = 0
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' in it:
+        tries += 1
+        error = {'code': 'busy', 'message': '', 'retryable': True}
+        first, second = {'id': it['id'], 'error': error}, {'id': it['id'], 'ok': tries}
+        lines = [json.dumps(line) for line in ([first, second] if tries == 1 else [second])]
+        say('\\n'.join(lines))
+",
+    );
+    let heard = heard(&jitney, command, |heard| heard.ended("l1")).await;
+    let outcomes = heard.outcomes();
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    assert_eq!(outcomes[0]["error"]["code"], "busy");
+    assert_eq!(outcomes[1]["ok"], 2);
+}
+
 #[tokio::test]
 async fn the_example_executor_approves_orders() {
     let mut program = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
