@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{Code, Problem, Result};
 use super::parse::shown;
 use super::{App, Connection};
+use crate::driver::refusal::Refusal;
 use crate::limits::Limits;
 use crate::units::{format_count, format_duration};
 
@@ -203,7 +204,16 @@ impl Pieces {
         while let Some(body) = &mut self.body {
             let patience = Instant::now() + linger.unwrap_or(pause_max);
             let until = self.deadline.map_or(patience, |deadline| deadline.min(patience));
-            let frame = match timeout_at(until, body.frame()).await {
+            // Both are cancel-safe: a frame is taken or not, a token stays cancelled.
+            let frame = tokio::select! {
+                biased;
+                frame = timeout_at(until, body.frame()) => frame,
+                () = self.here.stopping().cancelled() => {
+                    self.leave();
+                    return Err(Refusal::Draining.into());
+                }
+            };
+            let frame = match frame {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => {
                     self.body = None;

@@ -134,7 +134,7 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
-    let here = Connection::default();
+    let here = Connection::new(stopping.clone());
     let link = Arc::clone(here.link());
     let io = TokioIo::new(Socket {
         stream: socket,

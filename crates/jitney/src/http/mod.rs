@@ -45,6 +45,7 @@ use axum::http::{Response, Uri};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use body::Rest;
@@ -207,9 +208,18 @@ struct ConnectionState {
     link: Arc<Link>,
     rest: Rest,
     work: many::Work,
+    /// Cancelled once the server has stopped but for the answers in progress.
+    stopping: CancellationToken,
 }
 
 impl Connection {
+    fn new(stopping: CancellationToken) -> Self {
+        Self(Arc::new(ConnectionState {
+            stopping,
+            ..ConnectionState::default()
+        }))
+    }
+
     fn of(parts: &Parts) -> Self {
         parts.extensions.get::<Self>().cloned().unwrap_or_default()
     }
@@ -224,6 +234,10 @@ impl Connection {
 
     fn work(&self) -> &many::Work {
         &self.0.work
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
     }
 }
 

@@ -244,6 +244,34 @@ async fn a_stop_ends_idle_connections_at_once_and_busy_ones_in_time() {
     assert!(tokio::net::TcpStream::connect(&edge.address).await.is_err());
 }
 
+/// They were cut off without a word when the time for answers in progress was over.
+#[tokio::test]
+async fn a_stop_answers_requests_whose_bodies_have_not_come() {
+    let mut edge = TestEdge::start(Setup::default(), |_| Does::Nothing).await;
+    let plain = "POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10";
+    let lines = "POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
+                 transfer-encoding: chunked";
+    let mut open = Vec::new();
+    for (head, part) in [(plain, "abc"), (lines, "3\r\n{\"p\r\n")] {
+        let mut socket = edge.connect().await;
+        let head = format!("{head}\r\nexpect: 100-continue\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        // It asks for the body: the request is being read.
+        assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 100 "));
+        socket.write_all(part.as_bytes()).await.unwrap();
+        open.push(socket);
+    }
+    edge.stop().await;
+    let plain = read_to_end(&mut open[0]).await;
+    assert!(plain.starts_with("HTTP/1.1 503 "), "{plain}");
+    assert!(
+        plain.contains("retry-after: 1") && plain.contains("draining"),
+        "{plain}"
+    );
+    let lines = read_to_end(&mut open[1]).await;
+    assert!(lines.contains("draining"), "{lines}");
+}
+
 #[tokio::test]
 async fn a_stop_lets_an_answer_in_progress_end() {
     let (sender, mut called) = tokio::sync::mpsc::channel(1);
