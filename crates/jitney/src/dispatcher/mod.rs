@@ -206,9 +206,9 @@ impl Dispatcher {
         })
     }
 
-    /// Every lane of every processor that was ever named, counted at the last step.
+    /// Every lane of every processor that was ever named, with its ages and rates as of `now`.
     #[must_use]
-    pub fn lanes(&self) -> Vec<LaneStats> {
+    pub fn lanes(&self, now: Mono) -> Vec<LaneStats> {
         let mut lanes = Vec::with_capacity(self.processors.len() * 3);
         for state in self.by_name.values().map(|&at| &self.processors[at]) {
             let mut before = 1;
@@ -228,13 +228,13 @@ impl Dispatcher {
                     queued: lane.ready,
                     running: lane.total - lane.ready - lane.waiting,
                     retrying: lane.waiting,
-                    oldest_age: oldest.map(|clock| between(clock, self.now.mono)),
+                    oldest_age: oldest.map(|clock| between(clock, now)),
                     workers: count(state.workers.len()),
                     dispatched: lane.dispatched,
                     arrived: lane.arrived,
                     ended: lane.ended,
-                    rate_in: lane.rate_in.per_second(self.now.mono),
-                    rate_out: lane.rate_out.per_second(self.now.mono),
+                    rate_in: lane.rate_in.per_second(now),
+                    rate_out: lane.rate_out.per_second(now),
                     predicted_wait: state.rate.time_for(before).filter(|_| !lane.paused),
                 });
             }

@@ -131,10 +131,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             match self.batch(grant) {
                 Ok(batch) => {
                     self.step(Event::GrantWritten(grant.token));
-                    self.metrics.batch(
-                        grant.closed_by,
-                        u64::try_from(grant.jobs.len()).unwrap_or(u64::MAX),
-                    );
+                    self.handed_out(grant);
                     batches.push(batch);
                 }
                 Err(refusal) => {
@@ -144,6 +141,22 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             }
         }
         self.answer_lease(call, batches);
+    }
+
+    fn handed_out(&self, grant: &Grant) {
+        let jobs = grant.jobs.len();
+        self.metrics
+            .batch(grant.closed_by, u64::try_from(jobs).unwrap_or(u64::MAX));
+        tracing::debug!(
+            lease = %grant.token,
+            jobs,
+            priority = grant.priority.name(),
+            closed_by = ?grant.closed_by,
+            "batch handed out"
+        );
+        for granted in &grant.jobs {
+            tracing::trace!(job = %granted.id, lease = %grant.token, "job handed out");
+        }
     }
 
     pub(super) fn grant_failed(&mut self, granting: Granting, refusal: &Refusal) {

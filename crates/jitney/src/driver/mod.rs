@@ -257,7 +257,10 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 group,
                 priority,
             } => self.on_policy(call, processor, group, priority),
-            Command::Lanes => self.port.answer(call, Answer::Lanes(self.dispatcher.lanes())),
+            Command::Lanes => {
+                let lanes = self.dispatcher.lanes(self.now.mono);
+                self.port.answer(call, Answer::Lanes(lanes));
+            }
             Command::Info => self.on_info(call),
         }
     }
@@ -344,6 +347,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if self.dispatcher.wants_keys() {
             arrival.key = self.key_of(arrival.id);
         }
+        tracing::trace!(
+            job = %arrival.id,
+            processor = arrival.processor.as_str(),
+            group = arrival.group.as_str(),
+            priority = arrival.priority.name(),
+            "job accepted"
+        );
         self.arrived.push(arrival);
         if self.arrived.len() >= ARRIVALS_AT_ONCE {
             self.see_arrivals();

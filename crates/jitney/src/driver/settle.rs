@@ -258,10 +258,17 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     pub(super) fn settle_is_durable(&mut self, settling: Settling) {
-        for (_, change) in &settling.changed {
+        tracing::debug!(jobs = settling.changed.len(), "outcomes settled");
+        for (id, change) in &settling.changed {
             match change {
-                Change::Finish(finish) => self.metrics.ended(finish.end),
-                Change::Requeue(requeue) => self.metrics.returned(requeue.cause),
+                Change::Finish(finish) => {
+                    self.metrics.ended(finish.end);
+                    tracing::trace!(job = %id, end = ?finish.end, reason = ?finish.reason, "job ended");
+                }
+                Change::Requeue(requeue) => {
+                    self.metrics.returned(requeue.cause);
+                    tracing::trace!(job = %id, cause = ?requeue.cause, "job goes back");
+                }
             }
         }
         self.step(Event::Committed(ids(&settling.changed)));

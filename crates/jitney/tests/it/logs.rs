@@ -91,6 +91,17 @@ fn every_line_of_server_worker_and_child_is_an_object_and_none_has_a_payload() {
     let server = objects(&server_log);
     assert_eq!(message(&server, "ready")["level"], "INFO");
     assert_eq!(message(&server, "stopped")["level"], "INFO");
+    // What happens to a job and to its batch.
+    let accepted = message(&server, "job accepted");
+    assert_eq!(
+        (&accepted["level"], &accepted["processor"]),
+        (&"TRACE".into(), &"orders".into())
+    );
+    let batch = message(&server, "batch handed out");
+    assert_eq!((&batch["level"], &batch["jobs"]), (&"DEBUG".into(), &1.into()));
+    assert_eq!(message(&server, "job handed out")["lease"], batch["lease"]);
+    assert_eq!(message(&server, "outcomes settled")["level"], "DEBUG");
+    assert_eq!(message(&server, "job ended")["job"], accepted["job"]);
 }
 
 #[test]

@@ -231,6 +231,15 @@ fn pause(desk: &mut Desk, priority: Priority, paused: bool) {
     });
 }
 
+/// They were as of the last event, which on a server where nothing happens is long ago.
+#[test]
+fn ages_are_as_of_when_they_are_asked_for() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 1);
+    let later = after(desk.now.mono, ms(5_000));
+    assert_eq!(desk.dispatcher.lanes(later)[1].oldest_age, Some(ms(5_000)));
+}
+
 #[test]
 fn a_paused_lane_takes_jobs_and_hands_none_out_until_it_is_resumed() {
     let mut desk = Desk::new();
@@ -245,7 +254,7 @@ fn a_paused_lane_takes_jobs_and_hands_none_out_until_it_is_resumed() {
         Some(Mono(u64::MAX)),
         "nothing lingers"
     );
-    let lanes = desk.dispatcher.lanes();
+    let lanes = desk.dispatcher.lanes(desk.now.mono);
     assert!(lanes.iter().all(|lane| lane.paused && lane.queued == 70));
     assert!(lanes.iter().all(|lane| lane.predicted_wait.is_none()));
     // The poll that waited gets what a resume lets go.

@@ -240,7 +240,7 @@ impl Watch {
             .paused
             .contains(&(poll.processor.clone(), Priority::Realtime));
         if poll.priorities[0] && !paused && !again && poll.request_id.is_none() && grants.iter().any(lower) {
-            let lanes = dispatcher.lanes();
+            let lanes = dispatcher.lanes(Mono(0));
             let realtime = lanes
                 .iter()
                 .find(|lane| lane.processor == poll.processor)
@@ -297,7 +297,7 @@ impl Watch {
         for id in self.jobs.keys() {
             assert!(dispatcher.job(*id).is_some(), "1: {id} was lost");
         }
-        let lanes = dispatcher.lanes();
+        let lanes = dispatcher.lanes(Mono(0));
         let sum: u64 = lanes
             .iter()
             .map(|lane| lane.queued + lane.running + lane.retrying)
@@ -351,7 +351,7 @@ impl Watch {
             return;
         }
         for poll in self.polls.values().filter(|poll| poll.request_id.is_none()) {
-            let lanes = dispatcher.lanes();
+            let lanes = dispatcher.lanes(Mono(0));
             let mine = |lane: &&LaneStats| {
                 let asked = lane.processor == poll.processor && poll.priorities[lane.priority.index()];
                 let paused = self.paused.contains(&(lane.processor.clone(), lane.priority));

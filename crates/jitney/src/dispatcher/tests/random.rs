@@ -515,7 +515,7 @@ impl World {
                 request: None,
             });
         }
-        assert_eq!(self.dispatcher.unsettled(), 0, "{:?}", self.dispatcher.lanes());
+        assert_eq!(self.dispatcher.unsettled(), 0, "{:?}", self.dispatcher.jobs);
         assert_eq!(self.dispatcher.leased_jobs(), 0);
         assert!(self.dispatcher.leases.is_empty(), "{:?}", self.dispatcher.leases);
         assert!(self.dispatcher.commits.is_empty());

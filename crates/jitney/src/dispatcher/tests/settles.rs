@@ -89,7 +89,7 @@ fn a_change_is_carried_out_when_durable_and_undone_when_it_failed() {
         (0, 0)
     );
     assert_eq!(desk.dispatcher.next_timer(), None);
-    let lane = &desk.dispatcher.lanes()[1];
+    let lane = &desk.dispatcher.lanes(desk.now.mono)[1];
     assert_eq!(
         (lane.arrived, lane.dispatched, lane.ended, lane.running),
         (2, 2, 2, 0)
