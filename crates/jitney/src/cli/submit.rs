@@ -39,9 +39,9 @@ pub(super) struct SubmitArgs {
     /// submits what it did not before.
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["data", "wait", "idempotency_key", "id", "content_type"])]
     ndjson: Option<String>,
-    /// What the lines of --ndjson are known by; the file's name if not said. Standard input has no name: give it
-    /// one, so that a second run submits nothing twice.
-    #[arg(long, requires = "ndjson")]
+    /// What the lines of --ndjson are known by; the file's whole path if not said. Standard input and pipes have no
+    /// name: give them one, so that a second run submits nothing twice.
+    #[arg(long)]
     name: Option<String>,
     /// Wait so long for the job to end, and print its result: 30s, 5m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -155,25 +155,33 @@ async fn submit_lines(args: &SubmitArgs, from: &str, output: Output) -> Result<E
         // Without a name each line has a key for this run, so that retries submit nothing twice.
         client: args.server.client_with_own_keys()?,
         job: &job,
-        name: args.name.clone(),
+        name: args.name.clone().map(String::into_bytes),
         length: None,
         output,
     };
     if from == "-" {
         return lines.submit(std::io::BufReader::new(std::io::stdin())).await;
     }
-    let file = open(Path::new(from))?;
-    lines.length = file.metadata().ok().map(|about| about.len());
-    lines.name = lines.name.or_else(|| {
-        let name = Path::new(from).file_name()?;
-        Some(name.to_string_lossy().into_owned())
-    });
+    let path = Path::new(from);
+    let file = open(path)?;
+    let about = file.metadata().map_err(|error| unreadable(path, &error))?;
+    // A pipe has neither a length nor a name that is its own: the next one may have the same.
+    if about.is_file() {
+        lines.length = Some(about.len());
+        if lines.name.is_none() {
+            let whole = path.canonicalize().map_err(|error| unreadable(path, &error))?;
+            lines.name = Some(whole.into_os_string().into_encoded_bytes());
+        }
+    }
     lines.submit(std::io::BufReader::new(file)).await
 }
 
 fn open(path: &Path) -> Result<std::fs::File, Failure> {
-    std::fs::File::open(path)
-        .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))
+    std::fs::File::open(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("cannot read `{}`: {error}", path.display()))
 }
 
 fn read_file(path: &Path) -> Result<Bytes, Failure> {

@@ -40,6 +40,8 @@ struct Counts {
     /// Of these, submitted before.
     replayed: u64,
     rejected: u64,
+    /// Of these, whose keys stand for jobs with other options.
+    reused: u64,
 }
 
 /// A job for each line.
@@ -48,7 +50,7 @@ pub(super) struct Lines<'a> {
     /// Makes the job of a line's data.
     pub(super) job: &'a dyn Fn(Bytes) -> Submit,
     /// What the keys of its lines begin with; `None`: each line's key is made up, for this run alone.
-    pub(super) name: Option<String>,
+    pub(super) name: Option<Vec<u8>>,
     /// How long the input is, if that is known.
     pub(super) length: Option<u64>,
     pub(super) output: Output,
@@ -124,7 +126,10 @@ impl Lines<'_> {
                 }
                 // What a retry might change stops the whole: the next lines would fare no better.
                 Err(problem) if problem.retry != Retry::No => full = Some(problem),
-                Err(problem) => self.reject(number, &problem.to_string(), counts),
+                Err(problem) => {
+                    counts.reused += u64::from(problem.code == "idempotency_key_reused");
+                    self.reject(number, &problem.to_string(), counts);
+                }
             }
         }
         if self.output.is_watched() {
@@ -159,6 +164,13 @@ impl Lines<'_> {
         if counts.rejected > SHOWN_MAX {
             let more = format_count(counts.rejected - SHOWN_MAX);
             self.output.note(&format!("and {more} more lines"));
+        }
+        if counts.reused > 0 {
+            self.output.note(&format!(
+                "hint: {} of these lines were submitted before with another --group, --priority, --key or --label; \
+                 --name NAME makes new jobs of them",
+                format_count(counts.reused)
+            ));
         }
         if self.output.json {
             let summary = serde_json::json!({"lines": counts.lines, "accepted": counts.accepted,
@@ -196,9 +208,9 @@ fn said(counts: &Counts) -> String {
 }
 
 /// The key of a line: a hash, so that any name and any content make one that may stand in a request.
-fn key(name: &str, number: u64, data: &[u8]) -> String {
+fn key(name: &[u8], number: u64, data: &[u8]) -> String {
     let mut hasher = SipHasher24::new_with_key(b"jitney ndjson v1");
-    hasher.write(name.as_bytes());
+    hasher.write(name);
     hasher.write(&[0]);
     hasher.write(&number.to_le_bytes());
     hasher.write(data);
@@ -223,13 +235,13 @@ mod tests {
 
     #[test]
     fn a_key_is_that_of_its_line_only() {
-        let first = key("orders.ndjson", 1, b"{}");
-        assert_eq!(first, key("orders.ndjson", 1, b"{}"));
+        let first = key(b"/orders.ndjson", 1, b"{}");
+        assert_eq!(first, key(b"/orders.ndjson", 1, b"{}"));
         assert!(first.bytes().all(|byte| byte.is_ascii_graphic()));
         for other in [
-            key("orders.ndjson", 2, b"{}"),
-            key("orders.ndjson", 1, b"[]"),
-            key("other.ndjson", 1, b"{}"),
+            key(b"/orders.ndjson", 2, b"{}"),
+            key(b"/orders.ndjson", 1, b"[]"),
+            key(b"/other.ndjson", 1, b"{}"),
         ] {
             assert_ne!(first, other);
         }

@@ -96,6 +96,52 @@ async fn a_file_that_is_submitted_again_submits_only_what_is_new() {
     server.stop(std::time::Duration::ZERO).await;
 }
 
+/// Equal lines of `monday/orders.ndjson` and `tuesday/orders.ndjson` were one job: the keys had only the last part of
+/// the path in them.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_lines_of_two_files_of_one_name_are_two_jobs() {
+    let server = server().await;
+    let (address, directory) = (server.address(), tempfile::tempdir().unwrap());
+    for day in ["monday", "tuesday"] {
+        let day = directory.path().join(day);
+        std::fs::create_dir(&day).unwrap();
+        std::fs::write(day.join("orders.ndjson"), "{}\n{}\n").unwrap();
+    }
+    let monday = directory.path().join("monday");
+    for (directory, file, more, jobs_then) in [
+        (directory.path(), "monday/orders.ndjson", &[][..], 2),
+        (directory.path(), "tuesday/orders.ndjson", &[], 4),
+        // However the path is written, it is the same file.
+        (&monday, "orders.ndjson", &[], 4),
+        (&monday, "../tuesday/../tuesday/orders.ndjson", &[], 4),
+        (&monday, "orders.ndjson", &["--name", "again"], 6),
+    ] {
+        let arguments = [&["--ndjson", file], more].concat();
+        let output = submit(address, directory, &arguments, "").await;
+        let (code, _, errors) = shown(&output);
+        assert_eq!(code, Some(0), "{errors}");
+        assert_eq!(jobs(address).await, jobs_then, "{file}");
+    }
+    server.stop(std::time::Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_submitted_again_with_other_options_says_what_makes_new_jobs() {
+    let server = server().await;
+    let (address, directory) = (server.address(), tempfile::tempdir().unwrap());
+    std::fs::write(directory.path().join("orders.ndjson"), "1\n2\n").unwrap();
+    let file = &["--ndjson", "orders.ndjson"];
+    let output = submit(address, directory.path(), file, "").await;
+    assert_eq!(shown(&output).0, Some(0));
+    let other = [&file[..], &["--group", "other"]].concat();
+    let output = submit(address, directory.path(), &other, "").await;
+    let (code, text, errors) = shown(&output);
+    assert_eq!((code, text), (Some(1), "0 submitted, 2 refused\n"), "{errors}");
+    assert!(errors.contains("hint: 2 of these lines were"), "{errors}");
+    assert!(errors.contains("--name NAME makes new jobs"), "{errors}");
+    server.stop(std::time::Duration::ZERO).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_input_is_known_by_the_name_that_it_is_given() {
     let server = server().await;
