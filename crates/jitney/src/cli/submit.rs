@@ -1,5 +1,6 @@
 //! `jitney submit`: one job, and with `--wait` its result; with `--ndjson` a job for each line.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -66,8 +67,15 @@ pub(super) struct SubmitArgs {
 }
 
 pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failure> {
+    check_labels(&args.label)?;
     if let Some(from) = &args.ndjson {
         return submit_lines(&args, from, output).await;
+    }
+    // Not clap's `requires`, which does not look where DATA excludes --ndjson.
+    if args.name.is_some() {
+        let message = "`--name` is what the lines of `--ndjson` are known by, and there is no `--ndjson`";
+        return Err(Failure::usage(message)
+            .hint("--key keeps a name with the job; --idempotency-key makes two submits one"));
     }
     let client = args.server.client()?;
     let submit = build(&args)?;
@@ -210,6 +218,15 @@ pub(super) fn parse_priority(text: &str) -> Result<Priority, String> {
 /// An id as it is written.
 pub(super) fn parse_job_id(text: &str) -> Result<JobId, String> {
     parse_id(text).ok_or_else(|| "not a UUID".to_owned())
+}
+
+/// A label that comes twice would have two values, of which a job keeps one.
+fn check_labels(labels: &[(String, String)]) -> Result<(), Failure> {
+    let mut seen = HashSet::new();
+    match labels.iter().find(|(name, _)| !seen.insert(name)) {
+        Some((name, _)) => Err(Failure::usage(format!("label `{name}` is given twice"))),
+        None => Ok(()),
+    }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

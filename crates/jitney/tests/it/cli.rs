@@ -68,6 +68,9 @@ fn wrong_usage_exits_2_and_says_what_was_near() {
         &["submit", "orders", "1", "--priority", "FAST"],
         &["submit", "orders", "1", "--wait", "10"],
         &["submit", "orders", "1", "--label", "novalue"],
+        &["submit", "orders", "1", "--label", "a=b", "--label", "a=c"],
+        &["submit", "orders", "1", "--name", "today"],
+        &["submit", "orders", "--name", "today"],
         &[
             "submit",
             "orders",
