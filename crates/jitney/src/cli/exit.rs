@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     Done,
     /// The job failed.
     JobFailed,
-    /// Wrong usage or configuration: the same call will fail again.
+    /// Wrong usage or configuration, or refused for good: the same call will fail again.
     Usage,
     /// The server cannot be reached.
     Unreachable,
@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     Refused,
     /// A bug in jitney.
     Bug,
-    /// Input or output: the disk, the log, the lock on it.
+    /// Input or output: the disk, the log, the lock on it, a port that is not free.
     Io,
     /// A second signal ended it at once.
     Interrupted,

@@ -1,8 +1,8 @@
 //! Why a command ended without doing what it was asked: what to print, and the exit code.
 
 use crate::cli::exit::Exit;
-use crate::client::{Error, Problem};
-use crate::config::ConfigError;
+use crate::client::{Error, Problem, Retry};
+use crate::config::{Complaint, ConfigError};
 use crate::units::UnitError;
 
 /// A command that failed.
@@ -17,22 +17,6 @@ pub(crate) struct Failure {
     /// The server's problem, as it came.
     pub(crate) problem: Option<String>,
 }
-
-/// Refusals that the caller's own request is to blame for: trying again will not help.
-const MISTAKES: &[&str] = &[
-    "malformed_json",
-    "unknown_field",
-    "missing_field",
-    "invalid_value",
-    "unknown_job",
-    "unknown_lease",
-    "not_found",
-    "method_not_allowed",
-    "not_acceptable",
-    "unsupported_media_type",
-    "idempotency_key_reused",
-    "id_reused",
-];
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
@@ -54,8 +38,10 @@ impl Failure {
     }
 
     fn refused(problem: &Problem) -> Self {
-        let mistake = MISTAKES.contains(&problem.code.as_str());
-        let exit = if mistake { Exit::Usage } else { Exit::Refused };
+        let exit = match problem.retry {
+            Retry::No => Exit::Usage,
+            Retry::Safe | Retry::After | Retry::OnlyWithIdempotencyKey => Exit::Refused,
+        };
         let hint = problem
             .did_you_mean
             .as_ref()
@@ -101,8 +87,18 @@ impl From<Error> for Failure {
 }
 
 impl From<ConfigError> for Failure {
+    /// Of several mistakes each has its hint below it.
     fn from(error: ConfigError) -> Self {
-        Self::usage(error.to_string())
+        match <[Complaint; 1]>::try_from(error.complaints) {
+            Ok([mut complaint]) => {
+                let hint = complaint.hint.take();
+                Self {
+                    hint,
+                    ..Self::usage(complaint.to_string())
+                }
+            }
+            Err(complaints) => Self::usage(ConfigError { complaints }.to_string()),
+        }
     }
 }
 

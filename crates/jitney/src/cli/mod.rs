@@ -24,6 +24,7 @@ mod server_url;
 mod signals;
 mod submit;
 mod submit_lines;
+mod usage;
 mod work;
 
 use std::future::Future;
@@ -48,7 +49,7 @@ use output::Output;
     max_term_width = 100,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 done, 1 the job failed, 2 wrong usage or config, 3 cannot reach the server,\n\
-                  4 timed out waiting (the job goes on), 5 refused (limit, draining), 70 a bug, 74 disk or log."
+                  4 timed out waiting (the job goes on), 5 refused (limit, draining), 70 a bug, 74 disk, log or port."
 )]
 struct Cli {
     /// Print data as JSON, errors too.
@@ -90,7 +91,10 @@ enum Command {
 /// Parses the arguments, runs the command, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
     let output = Output { json: cli.json };
     // A command leaves nothing behind that another one could find broken.
     let exit = match catch_unwind(AssertUnwindSafe(|| run(cli.command, output))) {
@@ -105,6 +109,17 @@ pub fn main() -> ExitCode {
         }
     };
     exit.into()
+}
+
+/// Help is an answer; whatever else does not parse is a failure.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let json = usage::asks_for_json(std::env::args_os());
+    if !error.use_stderr() || !json {
+        error.exit();
+    }
+    let failure = usage::failure(error);
+    Output { json }.failure(&failure);
+    failure.exit.into()
 }
 
 fn run(command: Command, output: Output) -> Result<Exit, Failure> {

@@ -1,5 +1,6 @@
 //! `jitney serve`: the server, from the configuration to a clean stop.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -118,8 +119,15 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let message = error.to_string();
         match error {
-            StartError::Listen { .. } => Self::usage(message)
-                .hint("another program may have it: `--listen 127.0.0.1:0` takes a free port"),
+            StartError::Listen { source, .. } => {
+                // What is not free now may be so later: whoever supervises us may start us again.
+                let exit = match source.kind() {
+                    ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => Exit::Io,
+                    _ => Exit::Usage,
+                };
+                Self::new(exit, message)
+                    .hint("another program may have it: `--listen 127.0.0.1:0` takes a free port")
+            }
             StartError::Log { source, .. } => open_failure(message, &source),
             StartError::Route(_) => Self::usage(message),
             StartError::Thread(_) => Self::new(Exit::Io, message),

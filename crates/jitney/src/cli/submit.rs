@@ -15,7 +15,7 @@ use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit_lines::Lines;
 use crate::client::{Submit, parse_id};
-use crate::job::{JobId, Payload, Priority};
+use crate::job::{JobId, Payload, Priority, Processor};
 use crate::units::parse_duration;
 
 /// The most data that is read for one job: far above any server's limit, so that the server's own answer
@@ -26,6 +26,7 @@ const DATA_BYTES_MAX: u64 = 256 << 20;
 #[derive(Args, Debug)]
 pub(super) struct SubmitArgs {
     /// Whose job it is: the name that its workers ask for.
+    #[arg(value_parser = parse_processor)]
     processor: String,
     /// The job's data, usually JSON: as it is, from a file, or from standard input; without it, null.
     #[arg(value_name = "DATA|@FILE|-")]
@@ -207,6 +208,12 @@ fn read(named: &str, from: impl Read) -> Result<Bytes, Failure> {
             .hint("put it in a store, and a link in the job"));
     }
     Ok(bytes.into())
+}
+
+/// The name of a processor.
+fn parse_processor(text: &str) -> Result<String, String> {
+    let name = Processor::parse(text).map(|_| text.to_owned());
+    name.ok_or_else(|| "1 to 64 of A-Z a-z 0-9 _ -, starting with a letter or digit".to_owned())
 }
 
 /// A priority as it is written.

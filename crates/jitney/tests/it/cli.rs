@@ -66,6 +66,8 @@ fn wrong_usage_exits_2_and_says_what_was_near() {
     for arguments in [
         &["submit"][..],
         &["submit", "orders", "1", "--priority", "FAST"],
+        &["submit", "b d", "1"],
+        &["submit", "b d", "--ndjson", "no-such-file"],
         &["submit", "orders", "1", "--wait", "10"],
         &["submit", "orders", "1", "--label", "novalue"],
         &["submit", "orders", "1", "--label", "a=b", "--label", "a=c"],
@@ -90,6 +92,32 @@ fn wrong_usage_exits_2_and_says_what_was_near() {
         assert_eq!(stdout(&output), "", "{arguments:?}");
         assert_ne!(stderr(&output), "", "{arguments:?}");
     }
+}
+
+#[test]
+fn wrong_usage_is_an_object_for_programs() {
+    for (arguments, message, hint) in [
+        (
+            &["submt"][..],
+            "unrecognized subcommand 'submt'",
+            Some("a similar subcommand exists: 'submit'"),
+        ),
+        (
+            &["submit", "b d", "--ndjson", "no-such-file"],
+            "invalid value 'b d' for '<PROCESSOR>': 1 to 64 of A-Z a-z 0-9 _ -, starting with a letter or digit",
+            None,
+        ),
+        (&[], "a command is missing", Some("--help lists them")),
+    ] {
+        let output = run(&[arguments, &["--json"]].concat());
+        assert_eq!((code(&output), stdout(&output)), (2, ""));
+        let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
+        let expected =
+            serde_json::json!({"error": {"message": message, "hint": hint, "exit": 2, "problem": null}});
+        assert_eq!(error, expected);
+    }
+    let output = run(&["--json", "--help"]);
+    assert_eq!((code(&output), stderr(&output)), (0, ""));
 }
 
 #[test]
@@ -141,25 +169,30 @@ fn a_wait_that_ends_first_exits_4_and_says_how_to_look_again() {
 }
 
 #[test]
-fn a_refusal_exits_5_and_a_mistake_2() {
-    let problem = |code: &str| {
+fn a_refusal_exits_5_if_a_later_try_may_fare_better_and_2_if_not() {
+    let problem = |code: &str, retry: &str| {
         format!(
-            r#"{{"type":"about:blank","title":"T","status":413,"code":"{code}","detail":"the detail","retry":"no"}}"#
+            r#"{{"type":"about:blank","title":"T","status":413,"code":"{code}","detail":"the detail","retry":"{retry}"}}"#
         )
     };
-    let server = CannedServer::new("413 Payload Too Large", &problem("job_too_large"));
+    let server = CannedServer::new("413 Payload Too Large", &problem("job_too_large", "no"));
     let output = run(&["submit", "orders", "1", "--url", &server.url()]);
-    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
     assert_eq!(stderr(&output), "error: the detail (job_too_large)\n");
 
     let output = run(&["--json", "submit", "orders", "1", "--url", &server.url()]);
     let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
     assert_eq!(error["error"]["problem"]["code"], "job_too_large");
 
-    let server = CannedServer::new("404 Not Found", &problem("unknown_job"));
+    let server = CannedServer::new("404 Not Found", &problem("unknown_job", "no"));
     let id = "0199b7a0-0000-7000-8000-000000000001";
     let output = run(&["job", "get", id, "--url", &server.url()]);
     assert_eq!(code(&output), 2, "{}", stderr(&output));
+
+    let full = problem("outcome_unknown", "only_with_idempotency_key");
+    let server = CannedServer::new("503 Service Unavailable", &full);
+    let output = run(&["submit", "orders", "1", "--url", &server.url()]);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
 }
 
 #[test]
@@ -285,6 +318,14 @@ fn config_check_names_the_place_of_a_mistake() {
     assert_eq!(code(&output), 2);
     assert_eq!(stdout(&output), "");
     assert_shows!(stderr(&output));
+    let output = run_in(directory.path(), &["config", "check", "--json"]);
+    let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
+    assert_eq!(error["error"]["hint"], "did you mean `jobs_max`?");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("unknown key `job_max`") && !message.contains("hint"),
+        "{message}"
+    );
 
     fs::write(
         directory.path().join("good.toml"),
