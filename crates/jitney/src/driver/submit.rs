@@ -13,6 +13,7 @@ use super::{Driver, Pending};
 use crate::bus::{Bus, Durability, Known, Record, Space, Ticket, Usage};
 use crate::clock::{Clock, WallMs};
 use crate::job::{JobId, JobView, Processor};
+use crate::near::nearest;
 
 /// `Retry-After` where no rate is known yet.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
@@ -379,13 +380,11 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if self.dispatcher.ever_had_worker(processor) {
             return None;
         }
-        let near = |name: &str| strsim::damerau_levenshtein(name, processor.as_str());
-        self.dispatcher
+        let worked = self
+            .dispatcher
             .processors()
             .filter(|(other, had_worker)| *had_worker && *other != processor)
-            .map(|(other, _)| (near(other.as_str()), other.as_str()))
-            .filter(|(distance, _)| *distance <= 2)
-            .min()
-            .map(|(_, name)| name.to_owned())
+            .map(|(other, _)| other.as_str());
+        nearest(processor.as_str(), worked).map(str::to_owned)
     }
 }
