@@ -8,6 +8,7 @@ use serde_json::json;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
+use super::server_url::named;
 use crate::client::{Client, Retries};
 
 /// Where a server is that says nothing else.
@@ -30,6 +31,7 @@ pub(super) struct HealthArgs {
 pub(super) async fn run(args: HealthArgs, output: Output) -> Result<Exit, Failure> {
     let listen = std::env::var("JITNEY_LISTEN").ok();
     let url = args.url.unwrap_or_else(|| local_url(listen.as_deref()));
+    named(&url)?;
     let client = Client::builder(&url)
         .connect_timeout(PATIENCE)
         .request_timeout(PATIENCE)

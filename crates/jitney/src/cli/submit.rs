@@ -1,7 +1,7 @@
 //! `jitney submit`: one job, and with `--wait` its result; with `--ndjson` a job for each line.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::job;
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit_lines::Lines;
-use crate::client::{Submit, parse_id};
+use crate::client::{Error, Submit, parse_id};
 use crate::job::{JobId, Payload, Priority, Processor};
 use crate::units::parse_duration;
 
@@ -162,27 +162,33 @@ async fn submit_lines(args: &SubmitArgs, from: &str, output: Output) -> Result<E
     };
     let mut lines = Lines {
         // Without a name each line has a key for this run, so that retries submit nothing twice.
-        client: args.server.client_with_own_keys()?,
+        client: args.server.client_for_many()?,
         job: &job,
         name: args.name.clone().map(String::into_bytes),
         length: None,
         output,
     };
-    if from == "-" {
-        return lines.submit(std::io::BufReader::new(std::io::stdin())).await;
-    }
-    let path = Path::new(from);
-    let file = open(path)?;
-    let about = file.metadata().map_err(|error| unreadable(path, &error))?;
-    // A pipe has neither a length nor a name that is its own: the next one may have the same.
-    if about.is_file() {
-        lines.length = Some(about.len());
-        if lines.name.is_none() {
-            let whole = path.canonicalize().map_err(|error| unreadable(path, &error))?;
-            lines.name = Some(whole.into_os_string().into_encoded_bytes());
+    let input: Box<dyn BufRead> = if from == "-" {
+        Box::new(BufReader::new(std::io::stdin()))
+    } else {
+        let path = Path::new(from);
+        let file = open(path)?;
+        let about = file.metadata().map_err(|error| unreadable(path, &error))?;
+        // A pipe has neither a length nor a name that is its own: the next one may have the same.
+        if about.is_file() {
+            lines.length = Some(about.len());
+            if lines.name.is_none() {
+                let whole = path.canonicalize().map_err(|error| unreadable(path, &error))?;
+                lines.name = Some(whole.into_os_string().into_encoded_bytes());
+            }
         }
+        Box::new(BufReader::new(file))
+    };
+    // One that is not there at all is named soon, as elsewhere; one that goes away later is waited for.
+    if let Err(error @ Error::Unreachable { .. }) = args.server.client()?.info().await {
+        return Err(lines.not_begun(error.into()));
     }
-    lines.submit(std::io::BufReader::new(file)).await
+    lines.submit(input).await
 }
 
 fn open(path: &Path) -> Result<std::fs::File, Failure> {

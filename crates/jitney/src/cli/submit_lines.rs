@@ -181,6 +181,11 @@ impl Lines<'_> {
         }
     }
 
+    /// It did not come to the first line.
+    pub(super) fn not_begun(&self, failure: Failure) -> Failure {
+        self.stopped(failure, &Counts::default())
+    }
+
     /// It did not come to the end: what is done, and how to go on.
     fn stopped(&self, failure: Failure, counts: &Counts) -> Failure {
         let done = said(counts);

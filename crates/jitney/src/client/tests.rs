@@ -301,3 +301,22 @@ async fn many_that_are_waited_for_share_one_request_and_each_has_its_own_end() {
     assert_eq!(lines, ["POST /v1/jobs?wait=10s HTTP/1.1", &one, &one]);
     assert_eq!(asked[0].body.lines().count(), 5);
 }
+
+/// `jitney submit --ndjson` gave up after six tries, within seconds, though a server needs longer to start again.
+#[tokio::test]
+async fn tries_without_a_bound_go_on_until_the_time_is_over() {
+    let taken = (200, "", format!("{{\"index\":0,\"id\":\"{ID}\"}}\n"));
+    let mut answers = vec![None; 20];
+    answers.push(Some(taken));
+    let server = ScriptedServer::answering(answers).await;
+    let retries = Retries {
+        attempts_max: u32::MAX,
+        first_pause: Duration::from_millis(1),
+        pause_max: Duration::from_millis(2),
+        ..Retries::default()
+    };
+    let client = quick(&server).retries(retries).build().unwrap();
+    let entries = client.submit_many(vec![order()]).await.unwrap();
+    assert!(entries[0].is_ok());
+    assert_eq!(server.asked().len(), 21);
+}

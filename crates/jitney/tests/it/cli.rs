@@ -146,6 +146,16 @@ fn a_server_that_is_not_there_exits_3() {
     assert_eq!(code(&output), 3);
     let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
     assert_eq!(error["error"]["exit"], 3);
+
+    for command in [&["lane", "ls"][..], &["health"]] {
+        let output = jitney(command).env("JITNEY_URL", "").output().unwrap();
+        assert_eq!(code(&output), 2);
+        assert!(
+            stderr(&output).starts_with("error: `JITNEY_URL` is empty"),
+            "{}",
+            stderr(&output)
+        );
+    }
 }
 
 #[test]
