@@ -11,7 +11,7 @@ use crate::driver::port::{Said, SettleBody, Submit};
 use crate::exec;
 use crate::http::lease;
 use crate::http::many::fuzzing as many;
-use crate::http::parse::job::{self, KEY_BYTES_MAX, LABELS_MAX, LATER_FIELDS, Name, ONE_OF_MANY_FIELDS};
+use crate::http::parse::job::{self, KEY_BYTES_MAX, LABELS_MAX, Name};
 use crate::http::parse::object;
 use crate::http::parse::outcome::{CODE_BYTES_MAX, MESSAGE_BYTES_MAX, Reader, SETTLE_FIELDS};
 use crate::job::Processor;
@@ -103,7 +103,7 @@ fn check_job(first: &Submit) {
 }
 
 fn read_envelope(body: &Bytes) -> Option<Submit> {
-    let envelope = object::body(body, ONE_OF_MANY_FIELDS, LATER_FIELDS).ok()?;
+    let envelope = job::envelope(body).ok()?;
     let (fields, id) = job::single(&envelope, body, JOB_BYTES_MAX).ok()?;
     let name = Name {
         id,

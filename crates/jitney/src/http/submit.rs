@@ -9,8 +9,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 
 use super::body::{self, Bound};
 use super::error::{Problem, Result, with_header};
-use super::parse::job::{self, JobFields, LATER_FIELDS, Name, ONE_OF_MANY_FIELDS};
-use super::parse::object;
+use super::parse::job::{self, JobFields, LATER_FIELDS, Name};
 use super::parse::query::Query;
 use super::parse::{self, payload};
 use super::{App, Segment, headers, many, view};
@@ -78,7 +77,7 @@ pub(super) async fn envelope(State(app): State<App>, request: Request) -> Result
         return Box::pin(many::array(app, &parts, bytes)).await;
     }
     let wait = envelope_wait(&app, &parts)?;
-    let envelope = object::body(&bytes, ONE_OF_MANY_FIELDS, LATER_FIELDS)?;
+    let envelope = job::envelope(&bytes)?;
     let (fields, id) = job::single(&envelope, &bytes, app.limits().job_bytes_max)?;
     submit(&app, &parts, fields, id, wait).await
 }

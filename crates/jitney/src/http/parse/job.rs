@@ -10,6 +10,7 @@ use super::{payload, shown};
 use crate::driver::port::Submit;
 use crate::driver::refusal::Refusal;
 use crate::fingerprint::{Content, fingerprint, idempotency_key};
+use crate::http::error::Code;
 use crate::job::{Group, JobId, Payload, Priority, Processor};
 use crate::units::format_count;
 
@@ -137,6 +138,24 @@ pub(crate) fn submit(fields: JobFields, name: Name<'_>) -> Submit {
         traceparent: name.traceparent,
         wait: None,
     }
+}
+
+/// Reads a request's body as an envelope.
+pub(crate) fn envelope(body: &[u8]) -> crate::http::error::Result<Object<'_, 'static>> {
+    object::body(body, ONE_OF_MANY_FIELDS, LATER_FIELDS).map_err(|mut problem| {
+        if problem.code == Code::MalformedJson && begins_with_a_line(body) {
+            problem
+                .detail
+                .push_str("; many jobs, one a line, need `Content-Type: application/x-ndjson`");
+        }
+        problem
+    })
+}
+
+/// Whether the first line is JSON by itself, and more follows.
+fn begins_with_a_line(body: &[u8]) -> bool {
+    let mut lines = body.trim_ascii().splitn(2, |byte| *byte == b'\n');
+    lines.next().is_some_and(payload::is_json) && lines.next().is_some()
 }
 
 /// Reads an envelope that is the only one of its request. `body` is what `object` was read from.

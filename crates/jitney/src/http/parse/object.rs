@@ -278,6 +278,10 @@ impl<'a, 'p> Object<'a, 'p> {
 
 /// An unknown name may be of any length.
 fn shown_unknown(name: &str, known: &[&str], later: &[&str]) -> String {
+    // Of all objects only the envelope of a job has both; how long to wait is no part of the job.
+    if name == "wait" && known.contains(&"processor") && known.contains(&"id") {
+        return "`wait` is no field but a query parameter: `/v1/jobs?wait=10s`".to_owned();
+    }
     unknown_name("field", &shown(name), known, later)
 }
 

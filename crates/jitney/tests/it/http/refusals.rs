@@ -47,6 +47,10 @@ async fn json_that_is_none_is_malformed() {
             "the body is not JSON: expected value at line 1 column 1",
         ),
         (" \n", "the body is empty; it must be JSON"),
+        (
+            "{\"processor\":\"p\"}\n{\"processor\":\"p\"}\n",
+            "the body is not JSON: trailing characters at line 2 column 1; many jobs, one a line, need `Content-Type: application/x-ndjson`",
+        ),
     ] {
         let request = edge.post("/v1/jobs").body(body);
         let problem = refused(request, 400, "malformed_json", "no").await;
@@ -76,6 +80,12 @@ const WRONG_ENVELOPES: &[Refused] = &[
         "unknown_field",
         "/ttl",
         "field `ttl` is not in jitney 0.1",
+    ),
+    (
+        r#"{"processor":"p","wait":"10s"}"#,
+        "unknown_field",
+        "/wait",
+        "`wait` is no field but a query parameter: `/v1/jobs?wait=10s`",
     ),
     (
         r#"{"data":1}"#,
