@@ -113,6 +113,36 @@ pub fn format_size(bytes: u64) -> String {
     format(&SIZE_UNITS, bytes)
 }
 
+/// Writes an age as people read it: its two largest units, what is below them cut. It is not read back.
+#[must_use]
+pub(crate) fn rounded_duration(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let Some(at) = DURATION_UNITS.iter().position(|(_, factor)| millis >= *factor) else {
+        return "0s".to_owned();
+    };
+    let (name, factor) = DURATION_UNITS[at];
+    let mut text = format!("{}{name}", millis / factor);
+    match DURATION_UNITS.get(at + 1) {
+        Some((name, smaller)) if *smaller > 1 && millis % factor >= *smaller => {
+            text.push_str(&format!("{}{name}", millis % factor / smaller));
+        }
+        _ => {}
+    }
+    text
+}
+
+/// Writes a size as people read it: one digit after the point, what is below it cut. It is not read back.
+#[must_use]
+pub(crate) fn rounded_size(bytes: u64) -> String {
+    match SIZE_UNITS.iter().find(|(_, factor)| bytes >= *factor) {
+        Some((name, factor)) if !bytes.is_multiple_of(*factor) => {
+            format!("{}.{}{name}", bytes / factor, bytes % factor * 10 / factor)
+        }
+        Some((name, factor)) => format!("{}{name}", bytes / factor),
+        None => "0B".to_owned(),
+    }
+}
+
 /// Writes a count with a comma between each three digits, as error texts show it.
 #[must_use]
 pub fn format_count(count: u64) -> String {
@@ -249,6 +279,30 @@ mod tests {
         }
         assert_eq!(format_duration(Duration::from_secs(90)), "90s");
         assert_eq!(format_size(1 << 20), "1MiB");
+    }
+
+    #[test]
+    fn what_people_read_is_short() {
+        for (millis, text) in [
+            (0, "0s"),
+            (999, "999ms"),
+            (1_500, "1s"),
+            (60_000, "1m"),
+            (625_898, "10m25s"),
+            (7_200_001, "2h"),
+            (100 * 3_600_000, "4d4h"),
+        ] {
+            assert_eq!(rounded_duration(Duration::from_millis(millis)), text, "{millis}");
+        }
+        for (bytes, text) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1 << 20, "1MiB"),
+            (6_553_601, "6.2MiB"),
+            (3 << 30, "3GiB"),
+        ] {
+            assert_eq!(rounded_size(bytes), text, "{bytes}");
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
 use super::server_url::ServerUrl;
-use super::submit::parse_priority;
+use super::submit::priority_parser;
 use crate::job::Priority;
-use crate::units::format_duration;
+use crate::units::rounded_duration;
 
 /// The lanes of the server.
 #[derive(Subcommand, Debug)]
@@ -38,8 +38,8 @@ pub(super) struct PauseArgs {
     /// Whose lanes. It need not have a job yet.
     #[arg(value_name = "PROCESSOR")]
     processor: String,
-    /// REALTIME, NORMAL or SLOW. All three if it is not given.
-    #[arg(value_name = "PRIORITY", value_parser = parse_priority)]
+    /// Which of its lanes; all three if it is not given.
+    #[arg(value_name = "PRIORITY", value_parser = priority_parser())]
     priority: Option<Priority>,
     #[command(flatten)]
     server: ServerUrl,
@@ -129,7 +129,7 @@ async fn list(args: LsArgs, output: Output) -> Result<Exit, Failure> {
     let row = |lane: Lane| {
         let oldest = lane
             .oldest_age_ms
-            .map(|ms| format_duration(Duration::from_millis(ms)));
+            .map(|ms| rounded_duration(Duration::from_millis(ms)));
         vec![
             lane.processor,
             lane.priority,

@@ -19,7 +19,8 @@ pub(super) struct ManArgs {
     out: Option<PathBuf>,
 }
 
-pub(super) fn run(args: ManArgs, mut command: Command, output: Output) -> Result<Exit, Failure> {
+pub(super) fn run(args: ManArgs, command: Command, output: Output) -> Result<Exit, Failure> {
+    let mut command = without_help(command);
     // Names of subcommands are whole only after this.
     command.build();
     let Some(directory) = args.out else {
@@ -31,7 +32,7 @@ pub(super) fn run(args: ManArgs, mut command: Command, output: Output) -> Result
     let mut commands = vec![&command];
     let mut written = 0_usize;
     while let Some(command) = commands.pop() {
-        commands.extend(command.get_subcommands());
+        commands.extend(command.get_subcommands().filter(|command| !command.is_hide_set()));
         let path = directory.join(format!("{}.1", name(command)));
         page(command)
             .and_then(|page| fs::write(&path, page))
@@ -40,6 +41,13 @@ pub(super) fn run(args: ManArgs, mut command: Command, output: Output) -> Result
     }
     output.note(&format!("{written} pages in {}", directory.display()));
     Ok(Exit::Done)
+}
+
+/// The same commands, none of which has one that prints help: its page would say what all others say.
+fn without_help(command: Command) -> Command {
+    command
+        .disable_help_subcommand(true)
+        .mut_subcommands(without_help)
 }
 
 /// The name of a command's page.

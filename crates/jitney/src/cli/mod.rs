@@ -47,7 +47,6 @@ use output::Output;
     name = "jitney",
     version,
     max_term_width = 100,
-    disable_help_subcommand = true,
     after_help = "Exit codes: 0 done, 1 the job failed, 2 wrong usage or config, 3 cannot reach the server,\n\
                   4 timed out waiting (the job goes on), 5 refused (limit, draining), 70 a bug, 74 disk, log or port."
 )]
@@ -114,10 +113,11 @@ pub fn main() -> ExitCode {
 /// Help is an answer; whatever else does not parse is a failure.
 fn not_understood(error: &clap::Error) -> ExitCode {
     let json = usage::asks_for_json(std::env::args_os());
-    if !error.use_stderr() || !json {
+    let later = usage::of_a_later_version(error, std::env::args_os());
+    if !error.use_stderr() || (!json && later.is_none()) {
         error.exit();
     }
-    let failure = usage::failure(error);
+    let failure = later.unwrap_or_else(|| usage::failure(error));
     Output { json }.failure(&failure);
     failure.exit.into()
 }

@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
 use super::server_url::ServerUrl;
-use super::submit::parse_priority;
+use super::submit::priority_parser;
 use crate::client::{Policy, PolicyScope};
 use crate::job::Priority;
 
@@ -29,8 +29,8 @@ struct Scope {
     /// Of jobs of this group.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// In this lane: REALTIME, NORMAL or SLOW.
-    #[arg(long, value_name = "PRIORITY", value_parser = parse_priority)]
+    /// In this lane.
+    #[arg(long, value_name = "PRIORITY", value_parser = priority_parser())]
     priority: Option<Priority>,
     #[command(flatten)]
     server: ServerUrl,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::exit::Exit;
 use super::failure::Failure;
@@ -34,8 +35,8 @@ pub(super) struct SubmitArgs {
     /// The kind of job inside its processor.
     #[arg(long)]
     group: Option<String>,
-    /// REALTIME, NORMAL or SLOW.
-    #[arg(long, value_parser = parse_priority)]
+    /// How urgent it is; NORMAL if not said.
+    #[arg(long, value_parser = priority_parser())]
     priority: Option<Priority>,
     /// Submit a job for each line of a file, or of standard input; each line is one job's data, JSON. Run again, it
     /// submits what it did not before.
@@ -112,7 +113,8 @@ fn build(args: &SubmitArgs) -> Result<Submit, Failure> {
             None => Bytes::copy_from_slice(data.as_bytes()),
         },
     };
-    if args.content_type.is_none()
+    // What is sent with a type goes as base64, and the server would speak of that.
+    if args.content_type.as_deref().is_none_or(is_json)
         && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
     {
         return Err(Failure::usage(format!("the data is not JSON: {error}")).hint(
@@ -131,6 +133,13 @@ fn build(args: &SubmitArgs) -> Result<Submit, Failure> {
         submit = submit.id(id);
     }
     Ok(submit)
+}
+
+/// Whether a content type says JSON, alone or as the form of a type of its own.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
 }
 
 /// A job with the options that all lines share.
@@ -222,10 +231,12 @@ fn parse_processor(text: &str) -> Result<String, String> {
     name.ok_or_else(|| "1 to 64 of A-Z a-z 0-9 _ -, starting with a letter or digit".to_owned())
 }
 
-/// A priority as it is written.
-pub(super) fn parse_priority(text: &str) -> Result<Priority, String> {
-    let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
-    found.ok_or_else(|| "one of REALTIME, NORMAL, SLOW".to_owned())
+/// Reads a priority as it is written, and tells shells which there are.
+pub(super) fn priority_parser() -> impl TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::name)).try_map(|text| {
+        let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
+        found.ok_or("no priority")
+    })
 }
 
 /// An id as it is written.

@@ -2,9 +2,13 @@
 
 use std::ffi::OsString;
 
-use clap::error::{Error, ErrorKind};
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
 use super::failure::Failure;
+use crate::config::version;
+
+/// Commands of later versions.
+const LATER: &[&[&str]] = &[&["job", "ls"], &["job", "cancel"], &["dead"], &["new"]];
 
 /// Whether `--json` is among the arguments. They did not parse: nobody else can say it.
 pub(super) fn asks_for_json(arguments: impl IntoIterator<Item = OsString>) -> bool {
@@ -12,6 +16,28 @@ pub(super) fn asks_for_json(arguments: impl IntoIterator<Item = OsString>) -> bo
         .into_iter()
         .take_while(|argument| argument != "--")
         .any(|argument| argument == "--json")
+}
+
+/// What is said of a command that a later version has.
+pub(super) fn of_a_later_version(
+    error: &Error,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Option<Failure> {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let (command, _) = LATER
+        .iter()
+        .filter_map(|command| Some((command, command.split_last()?)))
+        .find(|(_, (last, group))| {
+            *last == unknown
+                && group
+                    .iter()
+                    .all(|name| arguments.iter().any(|argument| argument == name))
+        })?;
+    let message = format!("`jitney {}` is not in jitney {}", command.join(" "), version());
+    Some(Failure::usage(message))
 }
 
 /// What is wrong, and clap's tips for it. `rendered` is clap's text, in paragraphs: the message, tips, usage.

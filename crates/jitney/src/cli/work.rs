@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::signals::{Signals, exit_at_once};
-use super::submit::parse_priority;
+use super::submit::priority_parser;
 use super::{block_on, init_log};
 use crate::config::LogLevel;
 use crate::exec::{self, ExecOptions};
@@ -40,7 +40,7 @@ pub(super) struct WorkArgs {
     #[arg(long, value_name = "JOBS", value_parser = clap::value_parser!(u32).range(1..))]
     max_jobs: Option<u32>,
     /// Only jobs of this priority; can be given several times.
-    #[arg(long, value_name = "PRIORITY", value_parser = parse_priority)]
+    #[arg(long, value_name = "PRIORITY", value_parser = priority_parser())]
     priority: Vec<Priority>,
     /// How long a stop lets a child go on with the job it is at. Default 10s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

@@ -24,6 +24,7 @@ pub use show::{Shown, show};
 use crate::server::options::Options;
 use report::Complaints;
 use server::Server;
+pub(crate) use source::version;
 use source::{Keys, Source};
 
 /// The reference: every key with what it is, its unit, its default and when to change it.

@@ -204,7 +204,7 @@ impl<T> Keys<T> {
 }
 
 /// The version that errors name: major and minor.
-pub(super) fn version() -> &'static str {
+pub(crate) fn version() -> &'static str {
     concat!(
         env!("CARGO_PKG_VERSION_MAJOR"),
         ".",

@@ -83,6 +83,14 @@ fn wrong_usage_exits_2_and_says_what_was_near() {
             "k",
         ],
         &["submit", "orders", "{oops"],
+        &["submit", "orders", "{oops", "--content-type", "application/json"],
+        &[
+            "submit",
+            "orders",
+            "{oops",
+            "--content-type",
+            "A/B+JSON; charset=utf-8",
+        ],
         &["submit", "orders", "@no-such-file"],
         &["job", "get", "not-an-id"],
         &["lane", "ls", "--url", "ftp://127.0.0.1"],
@@ -92,6 +100,33 @@ fn wrong_usage_exits_2_and_says_what_was_near() {
         assert_eq!(stdout(&output), "", "{arguments:?}");
         assert_ne!(stderr(&output), "", "{arguments:?}");
     }
+}
+
+#[test]
+fn commands_of_later_versions_are_named_as_such() {
+    for command in [
+        &["job", "ls"][..],
+        &["job", "cancel", "x"],
+        &["dead", "ls"],
+        &["new"],
+    ] {
+        let output = run(command);
+        assert_eq!(code(&output), 2);
+        assert!(
+            stderr(&output).ends_with("is not in jitney 0.1\n"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let output = run(&["lane", "cancel"]);
+    assert!(stderr(&output).contains("unrecognized"), "{}", stderr(&output));
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let output = run(&["help", "job", "get"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output), stdout(&run(&["job", "get", "--help"])));
 }
 
 #[test]
@@ -363,12 +398,17 @@ fn every_shell_gets_completions_with_the_commands_in_them() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("jitney.bash");
     fs::write(&path, &run(&["completions", "bash"]).stdout).unwrap();
-    let script = format!(
-        "source '{}' && COMP_WORDS=(jitney qu) COMP_CWORD=1 && _jitney jitney qu jitney && echo \"${{COMPREPLY[@]}}\"",
-        path.display()
-    );
-    let completed = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert_eq!(stdout(&completed), "quickstart\n", "{}", stderr(&completed));
+    for (words, at, word, before, expected) in [
+        ("qu", 1, "qu", "jitney", "quickstart\n"),
+        ("submit p --priority S", 4, "S", "--priority", "SLOW\n"),
+    ] {
+        let script = format!(
+            "source '{}' && COMP_WORDS=(jitney {words}) COMP_CWORD={at} && _jitney jitney {word} {before} && echo \"${{COMPREPLY[@]}}\"",
+            path.display()
+        );
+        let completed = Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert_eq!(stdout(&completed), expected, "{}", stderr(&completed));
+    }
 }
 
 #[test]
@@ -387,6 +427,12 @@ fn there_is_a_man_page_for_every_command() {
         assert!(
             text.contains(".SH SYNOPSIS") && text.contains("json"),
             "{page}: {text}"
+        );
+    }
+    for page in ["jitney-bench-yardstick", "jitney-help", "jitney-job-help"] {
+        assert!(
+            !directory.path().join(format!("man/man1/{page}.1")).exists(),
+            "{page}"
         );
     }
     let main = run(&["man"]);

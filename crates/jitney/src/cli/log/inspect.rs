@@ -14,7 +14,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::client::parse_id;
-use crate::units::{format_count, format_size};
+use crate::units::{format_count, rounded_size};
 
 /// Show what is in the log: its segments, frames, records, or all about one job
 ///
@@ -246,7 +246,7 @@ fn summary(segments: &[Segment], output: Output) {
             output.line(&format!(
                 "`{}` ends with {} that are no whole frame: torn, or being written",
                 segment.name,
-                format_size(content.torn_bytes)
+                rounded_size(content.torn_bytes)
             ));
         }
     }
@@ -268,9 +268,9 @@ fn row(segment: &Segment) -> Vec<String> {
         content.records.to_string(),
         content.submits.to_string(),
         of_header(content.unsettled.map(|jobs| jobs.to_string())),
-        of_header(content.unsettled_bytes.map(format_size)),
-        format_size(content.end),
-        format_size(segment.bytes),
+        of_header(content.unsettled_bytes.map(rounded_size)),
+        rounded_size(content.end),
+        rounded_size(segment.bytes),
     ]
 }
 

@@ -9,7 +9,7 @@ use super::Directory;
 use crate::cli::exit::Exit;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::units::{format_count, format_size};
+use crate::units::{format_count, rounded_size};
 
 /// Read the whole log, change nothing, and name every damage
 #[derive(Args, Debug)]
@@ -62,7 +62,7 @@ fn describe(args: &VerifyArgs, verdict: &Verdict, output: Output) {
         output.line(&format!(
             "`{}` has a torn tail of {} from byte {}: nothing in it was acknowledged, and the next start cuts it",
             torn.file,
-            format_size(torn.bytes),
+            rounded_size(torn.bytes),
             torn.offset
         ));
     }
