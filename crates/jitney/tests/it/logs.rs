@@ -29,6 +29,20 @@ fn message<'a>(objects: &'a [Value], message: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no `{message}` in {objects:?}"))
 }
 
+/// What happens to a job and to its batch.
+fn tells_of_job_and_batch(server: &[Value]) {
+    let accepted = message(server, "job accepted");
+    assert_eq!(
+        (&accepted["level"], &accepted["processor"]),
+        (&"TRACE".into(), &"orders".into())
+    );
+    let batch = message(server, "batch handed out");
+    assert_eq!((&batch["level"], &batch["jobs"]), (&"DEBUG".into(), &1.into()));
+    assert_eq!(message(server, "job handed out")["lease"], batch["lease"]);
+    assert_eq!(message(server, "outcomes settled")["level"], "DEBUG");
+    assert_eq!(message(server, "job ended")["job"], accepted["job"]);
+}
+
 #[test]
 fn every_line_of_server_worker_and_child_is_an_object_and_none_has_a_payload() {
     let directory = tempfile::tempdir().unwrap();
@@ -91,17 +105,7 @@ fn every_line_of_server_worker_and_child_is_an_object_and_none_has_a_payload() {
     let server = objects(&server_log);
     assert_eq!(message(&server, "ready")["level"], "INFO");
     assert_eq!(message(&server, "stopped")["level"], "INFO");
-    // What happens to a job and to its batch.
-    let accepted = message(&server, "job accepted");
-    assert_eq!(
-        (&accepted["level"], &accepted["processor"]),
-        (&"TRACE".into(), &"orders".into())
-    );
-    let batch = message(&server, "batch handed out");
-    assert_eq!((&batch["level"], &batch["jobs"]), (&"DEBUG".into(), &1.into()));
-    assert_eq!(message(&server, "job handed out")["lease"], batch["lease"]);
-    assert_eq!(message(&server, "outcomes settled")["level"], "DEBUG");
-    assert_eq!(message(&server, "job ended")["job"], accepted["job"]);
+    tells_of_job_and_batch(&server);
 }
 
 #[test]
