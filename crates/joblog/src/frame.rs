@@ -188,6 +188,11 @@ impl<'f, F: File> Reader<'f, F> {
         })
     }
 
+    /// How long the file is.
+    pub(crate) const fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// `bytes` bytes from `offset` on, or `None` where the file ends before.
     pub(crate) fn bytes(&mut self, offset: u64, bytes: u64) -> io::Result<Option<&[u8]>> {
         if offset.saturating_add(bytes) > self.file_bytes {

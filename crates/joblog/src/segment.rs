@@ -26,6 +26,12 @@ const MAGIC: [u8; 8] = *b"JITNEYLG";
 const VERSION: u16 = 1;
 const CRC_AT: usize = 508;
 
+/// Where the tagged fields of a header start.
+const TAGS_AT: usize = 64;
+
+/// The tag of [`Header::file_bytes`].
+const FILE_BYTES_TAG: u8 = 1;
+
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -63,6 +69,9 @@ pub(crate) struct Header {
     pub(crate) replaces: u64,
     pub(crate) node: u64,
     pub(crate) sequence: u64,
+    /// How long the file was when the segment was begun, synced with this header: it is never shorter again, whatever
+    /// the power does. 0 where that is not known.
+    pub(crate) file_bytes: u64,
 }
 
 /// What a file that has a segment's name turned out to be.
@@ -93,9 +102,22 @@ impl Header {
         for (at, word) in words.into_iter().enumerate() {
             bytes[16 + at * 8..24 + at * 8].copy_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32c::crc32c(&bytes[..CRC_AT]);
-        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        if self.file_bytes > 0 {
+            bytes[TAGS_AT..TAGS_AT + 2].copy_from_slice(&[FILE_BYTES_TAG, 8]);
+            bytes[TAGS_AT + 2..TAGS_AT + 10].copy_from_slice(&self.file_bytes.to_le_bytes());
+        }
+        seal(&mut bytes);
         bytes
+    }
+
+    /// Why a file of `bytes` bytes cannot be all of this segment, if it cannot.
+    pub(crate) fn shortened(&self, bytes: u64) -> Option<String> {
+        (bytes < self.file_bytes).then(|| {
+            format!(
+                "the file was shortened: it had {} bytes when the segment was begun, and has {bytes}",
+                self.file_bytes
+            )
+        })
     }
 
     /// Whether a log can have come so far.
@@ -123,16 +145,52 @@ impl Header {
             replaces: word(40),
             node: word(48),
             sequence: word(56),
+            file_bytes: file_bytes_at(bytes).map_or(0, word),
         }
     }
 }
 
+/// The same header, of a file that is at most `bytes` bytes long; all else that it says stays.
+pub(crate) fn limit_file_bytes(sector: &mut [u8; HEADER], bytes: u64) {
+    let Some(at) = file_bytes_at(sector) else {
+        return;
+    };
+    let said = sector[at..]
+        .first_chunk()
+        .map_or(0, |word| u64::from_le_bytes(*word));
+    sector[at..at + 8].copy_from_slice(&said.min(bytes).to_le_bytes());
+    seal(sector);
+}
+
+fn seal(sector: &mut [u8; HEADER]) {
+    let crc = crc32c::crc32c(&sector[..CRC_AT]);
+    sector[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Where the header says how long its file is.
+fn file_bytes_at(sector: &[u8; HEADER]) -> Option<usize> {
+    let mut at = TAGS_AT;
+    while let Some([tag, length]) = sector[..CRC_AT].get(at..).and_then(<[u8]>::first_chunk) {
+        let (value_at, length) = (at + 2, usize::from(*length));
+        if *tag == 0 || value_at + length > CRC_AT {
+            return None;
+        }
+        if *tag == FILE_BYTES_TAG && length == 8 {
+            return Some(value_at);
+        }
+        at = value_at + length;
+    }
+    None
+}
+
 /// Reads what the header of the file named segment `number` says.
 pub(crate) fn examine<F: File>(file: &F, number: u64) -> io::Result<State> {
-    let mut bytes = [0; HEADER];
-    if file.len()? >= FRAMES_AT {
-        file.read_at(&mut bytes, 0)?;
+    if file.len()? < FRAMES_AT {
+        // No file has a segment's name before its header is there and synced.
+        return Ok(State::Damaged("the file is shorter than its header"));
     }
+    let mut bytes = [0; HEADER];
+    file.read_at(&mut bytes, 0)?;
     if bytes.iter().all(|byte| *byte == 0) {
         let mut reader = Reader::new(file)?;
         let used = reader.holds_a_frame()?;

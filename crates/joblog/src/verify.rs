@@ -9,7 +9,7 @@ use crate::storage::Storage;
 pub struct Verdict {
     /// Every damage, in the order of the log. A log without any opens.
     pub damages: Vec<Damage>,
-    /// A torn tail, which the next start cuts. Nothing in it was acknowledged.
+    /// A torn tail, which the next start cuts. Nothing shows that any of it was acknowledged.
     pub torn: Option<Torn>,
     /// Segments that were read.
     pub segments: u64,

@@ -68,7 +68,7 @@ fn tell(data: &Path, report: &Report) {
             offset = cut.offset,
             bytes = cut.bytes,
             kept = cut.kept,
-            "a torn tail was cut; nothing in it was acknowledged"
+            "a torn tail was cut, as a power cut leaves it; nothing shows that any of it was acknowledged"
         );
     }
     tracing::info!(

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::process::{ServerProcess, url_in};
-use crate::serve::{FREE_PORT, code, damage, jitney, run, text};
+use crate::serve::{FREE_PORT, code, damage, jitney, place_of, run, text};
 
 const SECRET: &str = "a needle in the log";
 
@@ -209,6 +209,47 @@ fn a_damaged_log_is_repaired_and_everything_undamaged_is_served() {
     assert_eq!(
         code(&run(directory.path(), &["job", "get", &lost, "--url", &url])),
         2
+    );
+}
+
+#[test]
+fn a_log_of_which_a_file_was_copied_in_part_is_refused_and_can_be_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("jitney-data");
+    let mut server = ServerProcess::start(&mut jitney(directory.path(), FREE_PORT));
+    let url = url_in(&server.line_with("listening on"));
+    let first = submit(directory.path(), "1", &url);
+    let lost = submit(directory.path(), &format!("\"{SECRET}\""), &url);
+    server.signal(Signal::KILL);
+    assert!(!server.wait().0.success());
+
+    // The copy ends in the middle of the second job.
+    let (path, at) = place_of(&data, SECRET.as_bytes());
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(at as u64 + 3).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let verified = run(directory.path(), &["log", "verify"]);
+    assert_eq!(code(&verified), 74);
+    let said = text(&verified.stdout);
+    assert!(said.contains(name) && said.contains("was shortened"), "{said}");
+    assert!(!said.contains("torn"), "{said}");
+    let started = jitney(directory.path(), FREE_PORT).output().unwrap();
+    assert_eq!(code(&started), 74, "{}", text(&started.stderr));
+
+    let asked = run(directory.path(), &["log", "repair"]);
+    assert_eq!(code(&asked), 2);
+    let said = text(&asked.stdout);
+    assert!(said.contains("was shortened") && said.contains(&lost), "{said}");
+    assert!(said.contains("unsettled jobs that stay: 1"), "{said}");
+    assert_eq!(code(&run(directory.path(), &["log", "repair", "--yes"])), 0);
+    assert_eq!(code(&run(directory.path(), &["log", "verify"])), 0);
+    let mut server = ServerProcess::start(&mut jitney(directory.path(), FREE_PORT));
+    let url = url_in(&server.line_with("listening on"));
+    let job = run(directory.path(), &["job", "get", &first, "--url", &url]);
+    assert!(
+        text(&job.stdout).contains("submitted (queued)"),
+        "{}",
+        text(&job.stderr)
     );
 }
 

@@ -1,7 +1,7 @@
 //! `jitney serve` from its start to its end, and the commands that speak to it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
@@ -269,18 +269,24 @@ fn a_log_of_a_newer_format_is_not_opened() {
 
 /// Flips one bit of the first place where a file of the directory has these bytes; gives back the file.
 pub(crate) fn damage(directory: &Path, needle: &[u8]) -> String {
-    let mut names: Vec<_> = fs::read_dir(directory)
+    let (path, at) = place_of(directory, needle);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// The first file that has these bytes, and where.
+pub(crate) fn place_of(directory: &Path, needle: &[u8]) -> (PathBuf, usize) {
+    let mut paths: Vec<_> = fs::read_dir(directory)
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|entry| entry.unwrap().path())
         .collect();
-    names.sort();
-    for name in names {
-        let path = directory.join(&name);
-        let mut bytes = fs::read(&path).unwrap();
+    paths.sort();
+    for path in paths {
+        let bytes = fs::read(&path).unwrap();
         if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
-            bytes[at] ^= 1;
-            fs::write(&path, bytes).unwrap();
-            return name;
+            return (path, at);
         }
     }
     panic!("no file has the bytes that were submitted");

@@ -276,6 +276,8 @@ impl<S: Storage> Log<S> {
             replaces: 0,
             node: self.identity.node,
             sequence: self.identity.last_sequence,
+            // The header's sync makes this length durable. Who cannot ask says nothing.
+            file_bytes: next.spare.file.len().unwrap_or(0),
         };
         Switch {
             end,

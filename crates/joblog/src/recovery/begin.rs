@@ -11,7 +11,7 @@ use super::survey::{Found, Leftover, Survey};
 use super::{Cut, Ending, OpenError};
 use crate::frame::{self, Head, Kind, Reader, Slot};
 use crate::log::{Identity, Options, RandomSource, Segment, Segments, Spare, Spares, Tail, fill};
-use crate::segment::{FRAMES_AT, Header, Stream, cut_name, filling_name, segment_name, spare_name};
+use crate::segment::{FRAMES_AT, HEADER, Header, Stream, cut_name, filling_name, segment_name, spare_name};
 use crate::storage::{File, Storage};
 
 /// So much of the very first segment is pre-written: enough for the time until the first spares are ready,
@@ -60,8 +60,9 @@ pub(super) fn begin<S: Storage>(
         replaces: last.as_ref().map_or(0, |last| last.header.number),
         node: survey.node.unwrap_or_else(&mut *random),
         sequence: last_sequence,
+        file_bytes: 0,
     };
-    let (name, file) = begin_file(storage, options, &mut survey, &header)?;
+    let Found { name, file, header } = begin_file(storage, options, &mut survey, header)?;
     let (mut offset, mut next_lsn) = (FRAMES_AT, ending.next_lsn);
     if let Some(last) = last {
         offset = copy(&last, &*file, header.epoch, ending).map_err(|error| OpenError::io(&name, error))?;
@@ -134,21 +135,36 @@ fn end_cold<F: File>(survey: &mut Survey<F>, cold: &Cold) -> Result<(), OpenErro
 }
 
 /// Gives a file its header, then the segment's name, each durable before the next step: what goes wrong with a
-/// header that has no segment's name yet is no damage.
+/// header that has no segment's name yet is no damage. The header says how long the file is.
 fn begin_file<S: Storage>(
     storage: &S,
     options: &Options,
     survey: &mut Survey<S::File>,
-    header: &Header,
-) -> Result<(String, Arc<S::File>), OpenError> {
+    header: Header,
+) -> Result<Found<S::File>, OpenError> {
     let name = segment_name(header.number);
     let failed = |error| OpenError::io(&name, error);
     let Leftover { name: source, file } = take_file(storage, options, survey)?;
+    // A file may have been a segment until its last rename, which need not be durable: then its end may count.
+    storage.sync_dir().map_err(failed)?;
+    hold_length(&*file).map_err(failed)?;
+    let file_bytes = file.len().map_err(failed)?;
+    let header = Header { file_bytes, ..header };
     file.write_at(&header.encode(), 0).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     storage.rename(&source, &name).map_err(failed)?;
     storage.sync_dir().map_err(failed)?;
-    Ok((name, file))
+    Ok(Found { name, file, header })
+}
+
+/// Writes the end of a free file anew. After a sync that failed the file may be longer than it is after a power cut;
+/// so the next sync, that of a header, makes the length durable that the header tells of.
+fn hold_length<F: File>(file: &F) -> io::Result<()> {
+    let zeros = [0; HEADER];
+    match file.len()?.checked_sub(FRAMES_AT) {
+        Some(at) => file.write_at(&zeros, at),
+        None => Ok(()),
+    }
 }
 
 /// Copies the frames of the last segment, the same LSNs at the same offsets, and closes the copy. Returns where
@@ -238,19 +254,33 @@ fn keep_spares<S: Storage>(
         let failed = |error| OpenError::io(&name, error);
         if ready.len() >= options.spares || file.len().map_err(failed)? < options.segment_bytes {
             storage.remove(&name).map_err(failed)?;
-        } else if rename {
-            survey.last_spare += 1;
-            let spare = spare_name(survey.last_spare);
-            storage.rename(&name, &spare).map_err(failed)?;
-            ready.push(Spare { name: spare, file });
-        } else {
-            ready.push(Spare { name, file });
+            continue;
         }
+        let mut spare = name.clone();
+        if rename {
+            survey.last_spare += 1;
+            spare = spare_name(survey.last_spare);
+            storage.rename(&name, &spare).map_err(failed)?;
+        }
+        ready.push(Spare { name: spare, file });
     }
     storage
         .sync_dir()
         .map_err(|error| OpenError::io("the directory", error))?;
-    Ok(Spares::new(ready, survey.last_spare + 1, options.spares))
+    // Only now that their names are durable: under an older one the end of a file may count.
+    let mut held = Vec::new();
+    for spare in ready {
+        match hold_length(&*spare.file) {
+            Ok(()) => held.push(spare),
+            // A full disk must not prevent a start.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let removed = storage.remove(&spare.name);
+                removed.map_err(|error| OpenError::io(&spare.name, error))?;
+            }
+            Err(error) => return Err(OpenError::io(&spare.name, error)),
+        }
+    }
+    Ok(Spares::new(held, survey.last_spare + 1, options.spares))
 }
 
 /// Keeps the bytes of a torn tail in a file of their own, for a person to look at.

@@ -154,15 +154,16 @@ fn check_ending<F: File>(
             head.lsn > kept_lsn && head.durable_lsn >= kept_lsn
         })
         .map_err(failed)?;
-    let why = match witness {
-        Some((at, head)) => Some(format!("frame {} at byte {at} says that it was synced", head.lsn)),
-        None => (!last).then(|| "a later segment was begun".to_owned()),
+    let invalid = |why: String| format!("frame {kept_lsn} is not valid, but {why}");
+    let what = match witness {
+        Some((at, head)) => Some(invalid(format!(
+            "frame {} at byte {at} says that it was synced",
+            head.lsn
+        ))),
+        None if last => found.shortened()?,
+        None => Some(invalid("a later segment was begun".to_owned())),
     };
-    if let Some(why) = why {
-        let what = format!("frame {kept_lsn} is not valid, but {why}");
-        visitor.damage(damage(found, kept_offset, what))?;
-    }
-    Ok(())
+    what.map_or(Ok(()), |what| visitor.damage(damage(found, kept_offset, what)))
 }
 
 fn damage<F>(found: &Found<F>, offset: u64, what: String) -> Damage {

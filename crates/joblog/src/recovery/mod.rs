@@ -2,7 +2,7 @@
 //!
 //! In: a directory in whatever state a crash left it. Out: index, jobs, leases, and a tail that can be written to;
 //! or an error that names file and offset. Nothing acknowledged is dropped: a tail is cut only where
-//! docs/log_format.md section 6 proves that it was never synced.
+//! docs/log_format.md section 6 finds nothing that shows that it was synced.
 
 mod begin;
 mod cold;
@@ -47,7 +47,7 @@ pub struct Report {
     pub last_sequence: u64,
 }
 
-/// A torn tail: frames that were being written when the power went, of which nothing was acknowledged.
+/// A torn tail: frames that were being written when the power went. Nothing shows that any of them was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// The segment file.

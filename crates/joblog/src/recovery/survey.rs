@@ -15,6 +15,16 @@ pub(crate) struct Found<F> {
     pub(crate) header: Header,
 }
 
+impl<F: File> Found<F> {
+    /// Why the file cannot be all that it was when the segment was begun, if it cannot. No power cut does that: the
+    /// length was synced with the header, and nothing makes a file shorter.
+    pub(crate) fn shortened(&self) -> Result<Option<String>, OpenError> {
+        let bytes = self.file.len();
+        let bytes = bytes.map_err(|error| OpenError::io(&self.name, error))?;
+        Ok(self.header.shortened(bytes))
+    }
+}
+
 /// A file whose content means nothing.
 pub(crate) struct Leftover<F> {
     pub(crate) name: String,

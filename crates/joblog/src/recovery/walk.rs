@@ -33,6 +33,18 @@ pub(crate) struct Ending {
     pub(crate) clean: bool,
 }
 
+impl Ending {
+    /// Of a last segment without an end frame.
+    const fn open(next_lsn: u64, offset: u64, torn_to: u64) -> Self {
+        Self {
+            next_lsn,
+            offset,
+            torn_to,
+            clean: false,
+        }
+    }
+}
+
 /// Reads all segments: the hot ones in order, and each frame of copies where its records were first written.
 pub(crate) fn walk<F: File>(
     survey: &Survey<F>,
@@ -122,7 +134,13 @@ fn walk_segment<F: File>(
             .map_err(failed)?;
         let what = match witness {
             Some((at, head)) => format!("frame {} at byte {at} says that it was synced", head.lsn),
-            None if last => break,
+            None if last => match found.shortened()? {
+                Some(what) => {
+                    visitor.damage(damage(found, offset, what))?;
+                    return Ok(Ending::open(lsn, offset, offset));
+                }
+                None => break,
+            },
             None => "a later segment was begun".to_owned(),
         };
         let what = format!("frame {lsn} is not valid, but {what}");
@@ -135,12 +153,7 @@ fn walk_segment<F: File>(
         (offset, lsn) = (at, head.lsn);
     }
     let torn_to = reader.reach(offset, epoch).map_err(failed)?;
-    Ok(Ending {
-        next_lsn: lsn,
-        offset,
-        torn_to,
-        clean: false,
-    })
+    Ok(Ending::open(lsn, offset, torn_to))
 }
 
 fn damage<F>(found: &Found<F>, offset: u64, what: String) -> Damage {

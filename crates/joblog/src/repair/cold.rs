@@ -53,6 +53,8 @@ struct Scanner<'a, F> {
     offset: u64,
     lsn: u64,
     sealed: bool,
+    /// Why the file cannot be all of the segment, if it cannot.
+    shortened: Option<String>,
     entries: Vec<Entry>,
     wounds: Vec<Wound>,
 }
@@ -66,6 +68,11 @@ pub(super) fn scan<F: File>(found: &Found<F>, around: &Around<'_>) -> Result<Col
         offset: FRAMES_AT,
         lsn: around.header.first_lsn,
         sealed: false,
+        // Where another cold segment follows, that says that there was more.
+        shortened: match around.ends_before {
+            Some(_) => None,
+            None => found.shortened()?,
+        },
         entries: Vec::new(),
         wounds: Vec::new(),
     };
@@ -245,6 +252,8 @@ impl<F: File> Scanner<'_, F> {
                 self.wound(end.max(offset + 40), "its end frame is damaged".to_owned(), 0);
                 return Ok(());
             }
+        } else if let Some(what) = self.shortened.clone() {
+            return self.cut_short(end, what);
         } else if end == offset {
             return Ok(());
         }
@@ -258,6 +267,22 @@ impl<F: File> Scanner<'_, F> {
             (false, false) => ("copies that do not count: what they were made of is there", 0),
         };
         self.wound(end, what.to_owned(), frames_unknown);
+        Ok(())
+    }
+
+    /// What stood behind the last valid frame is gone. Of the frame that the end cuts in two what is whole stays.
+    fn cut_short(&mut self, end: u64, what: String) -> Result<(), RepairError> {
+        if end > self.offset {
+            self.damaged(end, self.lsn + 1)?;
+        } else {
+            let left = self.reader.file_bytes().saturating_sub(self.offset);
+            let end = self.offset + if left < 40 { left } else { 0 };
+            self.wound(end, String::new(), 0);
+        }
+        if let Some(wound) = self.wounds.last_mut() {
+            wound.what = what;
+            wound.frames_unknown = 1;
+        }
         Ok(())
     }
 
@@ -283,9 +308,11 @@ impl<F: File> Scanner<'_, F> {
         let entries = std::mem::take(&mut self.entries);
         let (entries, open) = closing::close(entries, self.around.there);
         self.entries = entries;
-        // A later segment was begun, so the last copy was closed.
+        // A later segment was begun, so the last copy was closed. In a file that was shortened it was if its source is
+        // gone.
+        let was_closed = self.around.ends_before.is_some() || self.shortened.is_some();
         if !self.sealed
-            && self.around.ends_before.is_some()
+            && was_closed
             && let Some(source) = open.filter(|source| !self.around.there.contains(source))
         {
             let lsn = self.lsn;

@@ -145,6 +145,7 @@ fn judge(
         replaces: original.unwrap_or(0),
         node: node.unwrap_or_else(random),
         sequence: before.map_or(0, |before| before.sequence).max(frames.sequence),
+        file_bytes: 0,
     };
     Mended::Header {
         header,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Piece, Step};
 use crate::frame::{self, Head, Kind};
 use crate::record::{Copied, Record};
-use crate::segment::{FRAMES_AT, HEADER, Header};
+use crate::segment::{FRAMES_AT, HEADER, Header, limit_file_bytes};
 use crate::storage::{File, Storage};
 
 /// A frame without records.
@@ -54,11 +54,13 @@ impl<F: File> Image<F> {
             parts: Vec::new(),
             bytes: 0,
         };
-        let sector = sector.unwrap_or_else(|| header.encode());
-        image.push(FRAMES_AT, What::Bytes(sector.to_vec()));
+        image.push(FRAMES_AT, What::Bytes(Vec::new()));
         for piece in pieces {
             image.piece(header.epoch, piece);
         }
+        let mut sector = sector.unwrap_or_else(|| header.encode());
+        limit_file_bytes(&mut sector, image.bytes);
+        image.parts[0].what = What::Bytes(sector.to_vec());
         image
     }
 

@@ -110,6 +110,9 @@ pub(super) fn salvage(bytes: &[u8], padded: bool) -> Result<Salvaged, DecodeErro
     }
     if !whole {
         salvaged.unknown_bytes = bytes_from(bytes, end);
+        // A record begins here, and does not end where it says; it may still say whose it is.
+        let first = lost(rest);
+        salvaged.lost.extend(first.job.map(|_| first));
     }
     Ok(salvaged)
 }

@@ -84,6 +84,7 @@ pub(super) fn scan<F: File>(
     let mut scanner = Scanner {
         name,
         reader: Reader::new(file).map_err(failed)?,
+        shortened: header.shortened(file.len().map_err(failed)?),
         epoch: header.epoch,
         ends_before,
         offset: FRAMES_AT,
@@ -105,6 +106,8 @@ struct Scanner<'a, F> {
     epoch: u64,
     ends_before: Option<u64>,
     offset: u64,
+    /// Why the file cannot be all of its segment, if it cannot.
+    shortened: Option<String>,
     scan: Scan,
 }
 
@@ -187,6 +190,7 @@ impl<F: File> Scanner<'_, F> {
             .find_frame(offset, epoch, |head| head.lsn > lsn && head.durable_lsn >= lsn)
             .map_err(failed)?;
         if witness.is_none() {
+            self.shortened()?;
             return Ok(false);
         }
         let next = self
@@ -271,6 +275,44 @@ impl<F: File> Scanner<'_, F> {
         Ok(())
     }
 
+    /// The file is shorter than it was, so what stood behind the last valid frame is gone. Of the frame that the end
+    /// cuts in two the records that are whole stay.
+    fn shortened(&mut self) -> Result<(), RepairError> {
+        let Some(what) = self.shortened.take() else {
+            return Ok(());
+        };
+        let (offset, lsn, name) = (self.offset, self.scan.next_lsn, self.name);
+        let failed = |error| OpenError::io(name, error);
+        let left = self.reader.file_bytes().saturating_sub(offset);
+        let head = self.reader.bytes(offset, left.min(40)).map_err(failed)?;
+        let bytes = match head.and_then(|head| frame::claimed(head, self.epoch, lsn)) {
+            Some(bytes) => {
+                let bytes = bytes.min(left);
+                self.wound(offset + bytes, lsn + 1)?;
+                bytes
+            }
+            // Less than the head of a frame is kept too.
+            None if left < 40 => left,
+            None => 0,
+        };
+        if bytes == 0 || left < 40 {
+            self.scan.wounds.push(Wound {
+                offset,
+                bytes,
+                what: String::new(),
+                frames_unknown: 0,
+                saved: 0,
+                lost: Vec::new(),
+            });
+            self.offset = offset + bytes;
+        }
+        if let Some(wound) = self.scan.wounds.last_mut() {
+            wound.what = what;
+            wound.frames_unknown = 1;
+        }
+        Ok(())
+    }
+
     /// A torn tail goes with what is mended before it; its bytes are kept as a start would keep them.
     fn torn_tail(&mut self) -> Result<(), OpenError> {
         let (name, offset) = (self.name, self.offset);
@@ -282,7 +324,7 @@ impl<F: File> Scanner<'_, F> {
             self.scan.wounds.push(Wound {
                 offset,
                 bytes: end - offset,
-                what: "a torn tail, of which nothing was acknowledged".to_owned(),
+                what: "a torn tail: nothing shows that any of it was acknowledged".to_owned(),
                 frames_unknown: 0,
                 saved: 0,
                 lost: Vec::new(),

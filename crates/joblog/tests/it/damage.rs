@@ -201,3 +201,53 @@ fn data_that_looks_like_a_frame_is_data() {
         (None, (1..=8).collect::<Vec<_>>())
     );
 }
+
+/// Jobs in a last segment that a start began, which is pre-written, and no mark behind the last of them.
+fn in_a_prewritten_segment() -> (TestLog, String) {
+    let mut log = ten_jobs();
+    log.settle_down();
+    log = log.reopen(log.disk.kill()).unwrap();
+    for number in 11..=20 {
+        log.submit(number, b"do not lose me").unwrap();
+        log.commit();
+    }
+    let mut names = log.disk.list().unwrap();
+    names.retain(|name| name.starts_with("segment"));
+    let name = names.pop().unwrap();
+    assert_eq!(names, [] as [String; 0]);
+    (log, name)
+}
+
+/// A last segment of a directory that was copied in part ended inside a frame: it was taken for a torn tail, cut, and
+/// acknowledged jobs were gone.
+#[test]
+fn a_last_segment_that_is_cut_short_anywhere_is_refused_and_named() {
+    let (log, name) = in_a_prewritten_segment();
+    let content = log.disk.content(&name);
+    let starts = frames(&content);
+    assert_eq!(content.len(), 32 << 10);
+    let near = starts
+        .iter()
+        .flat_map(|at| [at - 8, at - 1, *at, at + 1, at + 7, at + 39, at + 40, at + 60]);
+    let lengths = near
+        .chain((0..content.len()).step_by(331))
+        .chain([content.len() - 1]);
+    for length in lengths {
+        let disk = SimDisk::new();
+        disk.plant(&name, &content[..length]);
+        let Err(OpenError::Damaged(damage)) = log.reopen(disk.clone()) else {
+            panic!("{length} bytes are left, and the log opens")
+        };
+        assert_eq!(damage.file, name);
+        assert!(damage.offset <= length as u64, "{length}: {damage}");
+        assert!(
+            damage.what.contains("shorter than its header") || damage.what.contains("the file was shortened"),
+            "{length}: {damage}"
+        );
+        let verdict = verify(&disk).unwrap();
+        assert_eq!((verdict.damages, verdict.torn), (vec![damage], None), "{length}");
+    }
+    let disk = SimDisk::new();
+    disk.plant(&name, &content);
+    assert!(log.reopen(disk).is_ok(), "whole, it opens");
+}

@@ -249,9 +249,9 @@ fn segments(disk: &SimDisk) -> Vec<String> {
 
 #[test]
 fn todays_code_writes_the_golden_files_byte_for_byte() {
-    assert_eq!(compare(&write(), "v1"), 2);
-    assert_eq!(compare(&write_settings(), "v1_settings"), 1);
-    assert_eq!(compare(&write_cold(), "v1_cold"), COLD_SEGMENTS);
+    assert_eq!(compare(&write(), "v1_length"), 2);
+    assert_eq!(compare(&write_settings(), "v1_length_settings"), 1);
+    assert_eq!(compare(&write_cold(), "v1_length_cold"), COLD_SEGMENTS);
 }
 
 /// Compares the segments with the fixtures of this set, and counts them.
@@ -277,9 +277,15 @@ fn compare(disk: &SimDisk, set: &str) -> usize {
 
 #[test]
 fn todays_code_reads_the_golden_files() {
+    read("v1");
+    read("v1_length");
+}
+
+/// Reads one set of what [`write`] wrote.
+fn read(set: &str) {
     let disk = SimDisk::new();
     for name in ["segment-0000000000000002", "segment-0000000000000003"] {
-        disk.plant(name, &std::fs::read(fixtures("v1").join(name)).unwrap());
+        disk.plant(name, &std::fs::read(fixtures(set).join(name)).unwrap());
     }
     let verdict = verify(&disk).unwrap();
     assert_eq!(
@@ -316,19 +322,27 @@ fn todays_code_reads_the_golden_files() {
 
 #[test]
 fn todays_code_reads_the_golden_settings() {
-    let disk = SimDisk::new();
-    let name = "segment-0000000000000001";
-    disk.plant(name, &std::fs::read(fixtures("v1_settings").join(name)).unwrap());
-    let log = TestLog::open(disk, options(), TestLog::new().now, 9).unwrap();
-    assert_eq!(log.settings(), [("lane/orders".to_owned(), Vec::new())]);
+    for set in ["v1_settings", "v1_length_settings"] {
+        let disk = SimDisk::new();
+        let name = "segment-0000000000000001";
+        disk.plant(name, &std::fs::read(fixtures(set).join(name)).unwrap());
+        let log = TestLog::open(disk, options(), TestLog::new().now, 9).unwrap();
+        assert_eq!(log.settings(), [("lane/orders".to_owned(), Vec::new())]);
+    }
 }
 
 #[test]
 fn todays_code_reads_the_golden_copies() {
+    read_copies("v1_cold");
+    read_copies("v1_length_cold");
+}
+
+/// Reads one set of what [`write_cold`] wrote.
+fn read_copies(set: &str) {
     let disk = SimDisk::new();
-    let directory = std::fs::read_dir(fixtures("v1_cold")).unwrap();
+    let directory = std::fs::read_dir(fixtures(set)).unwrap();
     for name in directory.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        disk.plant(&name, &std::fs::read(fixtures("v1_cold").join(&name)).unwrap());
+        disk.plant(&name, &std::fs::read(fixtures(set).join(&name)).unwrap());
     }
     let cold = BTreeSet::from([
         "copied", "copy", "dispatch", "ended", "group", "mark", "outcome", "setting", "submit", "tries",

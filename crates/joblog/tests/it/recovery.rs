@@ -1,11 +1,13 @@
 //! What a restart finds: everything that was durable, in order, and the way on.
 
+use joblog::Options;
 use joblog::ids::{Token, WallMs};
 use joblog::log::{Durability, Known, Progress, Space, Ticket};
 use joblog::record::{Cause, Record, Return};
 use joblog::replay::{Past, Recovered};
+use joblog::storage::Storage as _;
 
-use crate::support::{SECOND, TestLog, dispatch, id};
+use crate::support::{SECOND, TestLog, dispatch, id, small};
 
 fn write(log: &mut TestLog, record: Record<'_>) {
     log.log
@@ -258,4 +260,50 @@ fn an_append_is_one_frame_and_appends_that_queue_share_one() {
     let after = log.disk.counts();
     assert_eq!((after.writes - before.writes, after.syncs - before.syncs), (1, 1));
     assert_eq!(log.log.usage().groups, 1);
+}
+
+/// The length that a file seems to have after a sync that failed may be gone after the next power cut: a segment that
+/// is begun in such a file does not count on it.
+#[test]
+fn a_file_that_a_failed_sync_left_too_short_is_no_shortened_segment() {
+    let sized = |segment_bytes| Options {
+        segment_bytes,
+        ..small()
+    };
+    for seed in 0..20 {
+        // The only file is short, and grows while its segment is written; of the last growth the sync fails.
+        let mut log = TestLog::with(sized(24 << 10));
+        log.settle_down();
+        log.options = sized(128 << 10);
+        log = log.reopen(log.disk.kill()).unwrap();
+        let mut number = 0;
+        let mut submit = |log: &mut TestLog| {
+            number += 1;
+            log.submit(number, &[7; 6000]).unwrap();
+            log.commit();
+        };
+        (0..9).for_each(|_| submit(&mut log));
+        log.disk.fail_next_sync();
+        submit(&mut log);
+        assert!(log.log.poisoned().is_some());
+        // Now it is long enough to be a spare, and the only one that the start after the next finds.
+        log.options = sized(48 << 10);
+        log = log.reopen(log.disk.kill()).unwrap();
+        for number in 11..14 {
+            log.submit(number, &[7; 6000]).unwrap();
+            log.settle_down();
+        }
+        let mut spares = log.disk.list().unwrap();
+        spares.retain(|name| name.starts_with("spare"));
+        assert!(log.disk.content(&spares[0]).len() > 60_000);
+        let disk = log.disk.kill();
+        for name in &spares[1..] {
+            disk.remove(name).unwrap();
+        }
+        log = log.reopen(disk).unwrap();
+        log.submit(14, b"do not lose me").unwrap();
+        log.commit();
+        let mut log = log.reopen(log.disk.crash(seed)).unwrap();
+        assert!(log.recovered_jobs().ends_with(&[11, 12, 13, 14]), "seed {seed}");
+    }
 }

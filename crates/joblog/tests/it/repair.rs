@@ -505,3 +505,41 @@ fn a_directory_of_a_newer_format_is_left_alone() {
     let refused = plan(&disk, &mut || 1);
     assert!(matches!(refused, Err(RepairError::Read(OpenError::Newer { .. }))));
 }
+
+#[test]
+fn a_last_segment_that_is_cut_short_is_mended_to_where_it_can_be_read() {
+    let mut log = ten_jobs();
+    log = log.reopen(log.disk.kill()).unwrap();
+    for number in 11..=20 {
+        log.submit(number, b"do not lose me").unwrap();
+        log.submit(number + 10, b"nor me").unwrap();
+        log.settle_down();
+    }
+    let name = segments(&log.disk).pop().unwrap();
+    let whole = log.disk.content(&name);
+    for length in (0..8000).step_by(13).chain([whole.len() - 1]) {
+        let disk = copy(&log.disk, |_, content| Some(content[..length].to_vec()));
+        let plan = repair(&disk);
+        let [finding] = plan.findings.as_slice() else {
+            panic!("{length}: {plan:?}")
+        };
+        assert_eq!((&finding.file, finding.frames_unknown), (&name, 1), "{plan:?}");
+        if let Some(kept) = &finding.kept {
+            let start = usize::try_from(finding.offset).unwrap();
+            assert_eq!(disk.content(kept), whole[start..length], "{length}: {finding:?}");
+        }
+        // Every record stays that lies before the end of what is left.
+        let ends = |number: u64| {
+            let at = whole.windows(16).position(|bytes| bytes == id(number).0).unwrap();
+            let start = at - 12;
+            start + u32::from_le_bytes(whole[start..start + 4].try_into().unwrap()) as usize
+        };
+        let order = (1..=10).chain((11..=20).flat_map(|number| [number, number + 10]));
+        let mut expected: Vec<u64> = order.filter(|number| ends(*number) <= length).collect();
+        expected.sort_unstable();
+        assert_eq!(plan.jobs.unsettled, expected.len() as u64);
+        let mut left = jobs(&log, &disk);
+        left.sort_unstable();
+        assert_eq!(left, expected, "{length}");
+    }
+}

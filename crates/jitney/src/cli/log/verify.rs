@@ -60,7 +60,7 @@ fn describe(args: &VerifyArgs, verdict: &Verdict, output: Output) {
     ));
     if let Some(torn) = &verdict.torn {
         output.line(&format!(
-            "`{}` has a torn tail of {} from byte {}: nothing in it was acknowledged, and the next start cuts it",
+            "`{}` has a torn tail of {} from byte {}, as a power cut leaves it: nothing shows that any of it was acknowledged, and the next start cuts it",
             torn.file,
             rounded_size(torn.bytes),
             torn.offset

@@ -620,6 +620,7 @@ impl<S: Storage> Log<S> {
             replaces: 0,
             node: self.identity.node,
             sequence: self.identity.last_sequence,
+            file_bytes: spare.file.len().unwrap_or(0),
         };
         let name = segment_name(number);
         let work = CopyWork::Begin {
