@@ -111,8 +111,10 @@ impl<F: File> Scanner<'_, F> {
             bytes: to - self.offset,
             what,
             frames_unknown,
-            saved: 0,
-            lost: Vec::new(),
+            // Whoever knows better says so.
+            open_ended: frames_unknown > 0,
+            unknown_bytes: if frames_unknown > 0 { to - self.offset } else { 0 },
+            ..Wound::default()
         });
         self.offset = to;
     }
@@ -179,6 +181,7 @@ impl<F: File> Scanner<'_, F> {
     fn broken(&mut self, lsn: u64, broken: Broken, salvaged: Salvaged) {
         if let Some(wound) = self.wounds.last_mut() {
             wound.frames_unknown += u64::from(salvaged.unknown_bytes > 0);
+            wound.unknown_bytes += salvaged.unknown_bytes;
             wound.saved += salvaged.saved;
             wound.lost.extend(salvaged.lost);
         }
@@ -221,6 +224,7 @@ impl<F: File> Scanner<'_, F> {
             let Some(bytes) = bytes else {
                 if let Some(wound) = self.wounds.last_mut() {
                     wound.frames_unknown += left;
+                    wound.unknown_bytes += end - at;
                 }
                 let (first_lsn, count) = (lsn, left);
                 self.entries.push(Entry::Blank { first_lsn, count });
@@ -230,7 +234,7 @@ impl<F: File> Scanner<'_, F> {
             let raw = self.reader.bytes(at, bytes).map_err(&failed)?.unwrap_or_default();
             let (broken, mut salvaged) = read_damaged(raw).map_err(|error| newer(name, &error))?;
             if !place.only && says_nothing(raw) {
-                salvaged.unknown_bytes = 1;
+                salvaged.unknown_bytes = end - at;
             }
             self.broken(lsn, broken, salvaged);
             at += bytes;
@@ -282,6 +286,7 @@ impl<F: File> Scanner<'_, F> {
         if let Some(wound) = self.wounds.last_mut() {
             wound.what = what;
             wound.frames_unknown = 1;
+            wound.open_ended = true;
         }
         Ok(())
     }

@@ -14,12 +14,18 @@ use crate::storage::Storage;
 pub struct Jobs {
     /// Accepted, and gone: their submits are damaged, or later records tell of them and nothing else does.
     pub gone: BTreeSet<JobId>,
+    /// Those of them whose ids only damaged bytes say: a job is gone, but its id may be another.
+    pub unsure: BTreeSet<JobId>,
+    /// How many more are gone at most, of which nothing tells; `None` if nothing says how many.
+    pub more_gone_max: Option<u64>,
     /// Ended, and their outcomes are gone: they will be processed again.
     pub again: BTreeSet<JobId>,
     /// Unsettled jobs that stay.
     pub unsettled: u64,
-    /// Frames of which nothing can be said: each held anything from no job to thousands.
+    /// Frames of which nothing can be said, or not of all that they held: anything from no job to thousands.
     pub frames_unknown: u64,
+    /// Bytes of them in which no record can be told from another.
+    pub unknown_bytes: u64,
 }
 
 #[derive(Default)]
@@ -27,6 +33,10 @@ struct Seen {
     unsettled: HashSet<JobId>,
     /// Jobs that records tell of, without submit and without outcome so far.
     mentioned: HashSet<JobId>,
+    /// Jobs that damaged bytes name.
+    lost: HashSet<JobId>,
+    /// Those of them that a whole record tells of, too.
+    confirmed: HashSet<JobId>,
 }
 
 /// Reads what stays as the next start will, and compares it with what is lost. `displaced`: jobs whose ends stay, where
@@ -40,28 +50,48 @@ pub(super) fn count<S: Storage>(
     if let Some(damage) = survey.damages.first() {
         return Err(OpenError::Damaged(damage.clone()).into());
     }
-    let mut seen = Seen::default();
-    walk(&survey, &mut seen)?;
     let lost = |wanted: &'static [LostKind]| {
         let records = plan.findings.iter().flat_map(|finding| &finding.lost);
         records
             .filter(|record| wanted.contains(&record.kind))
             .filter_map(|record| record.job)
     };
+    let records = plan.findings.iter().flat_map(|finding| &finding.lost);
+    let mut seen = Seen {
+        lost: records.filter_map(|record| record.job).collect(),
+        ..Seen::default()
+    };
+    walk(&survey, &mut seen)?;
     let gone = lost(&[LostKind::Submit]).filter(|id| !seen.unsettled.contains(id));
     let again = lost(&[LostKind::Outcome, LostKind::End])
         .chain(displaced.iter().copied())
         .filter(|id| seen.unsettled.contains(id));
-    let frames_unknown = plan.findings.iter().map(|finding| finding.frames_unknown).sum();
+    let findings = plan.findings.iter();
+    let frames_unknown = findings.clone().map(|finding| finding.frames_unknown).sum();
+    let unknown_bytes = findings.clone().map(|finding| finding.unknown_bytes).sum();
+    let mut more = findings.map(|finding| finding.more_submits_max);
+    // A damaged record may be a submit that does not look like one, unless a whole record tells of its job.
+    let nameless = plan.findings.iter().flat_map(|finding| &finding.lost);
+    let nameless = nameless.filter(|record| match (record.kind, record.job) {
+        (LostKind::Submit | LostKind::Other, None) => true,
+        (LostKind::Submit, Some(_)) | (_, None) => false,
+        (_, Some(id)) => !seen.confirmed.contains(&id),
+    });
+    let nameless = u64::try_from(nameless.count()).unwrap_or(u64::MAX);
+    let more_gone_max = more.try_fold(nameless, |sum, more| Some(sum.saturating_add(more?)));
     // Else what tells of a job that is not there tells of one that ended, and was forgotten.
     let may_be_gone =
         frames_unknown > 0 || lost_any(plan, LostKind::Submit) || lost_any(plan, LostKind::Other);
     let mentioned = seen.mentioned.iter().copied().filter(|_| may_be_gone);
+    let unsure = gone.clone().filter(|id| !seen.confirmed.contains(id));
     Ok(Jobs {
+        unsure: unsure.collect(),
+        more_gone_max,
         gone: gone.chain(mentioned).collect(),
         again: again.collect(),
         unsettled: u64::try_from(seen.unsettled.len()).unwrap_or(u64::MAX),
         frames_unknown,
+        unknown_bytes,
     })
 }
 
@@ -77,7 +107,10 @@ impl Visitor for Seen {
 
     fn record(&mut self, record: &Record<'_>, _: u64, _: usize) {
         match record {
-            Record::Submit(submit) => drop(self.unsettled.insert(submit.id)),
+            Record::Submit(submit) => {
+                self.confirm(submit.id);
+                self.unsettled.insert(submit.id);
+            }
             Record::Outcome(outcome) => self.ended(outcome.id),
             Record::Ended(ended) => self.ended(ended.id),
             Record::Dispatch(dispatch) => dispatch.jobs.iter().for_each(|id| self.mention(*id)),
@@ -94,11 +127,19 @@ impl Visitor for Seen {
 
 impl Seen {
     fn ended(&mut self, id: JobId) {
+        self.confirm(id);
         self.unsettled.remove(&id);
         self.mentioned.remove(&id);
     }
 
+    fn confirm(&mut self, id: JobId) {
+        if self.lost.contains(&id) {
+            self.confirmed.insert(id);
+        }
+    }
+
     fn mention(&mut self, id: JobId) {
+        self.confirm(id);
         if !self.unsettled.contains(&id) {
             self.mentioned.insert(id);
         }

@@ -57,8 +57,12 @@ pub struct Finding {
     pub saved: u64,
     /// Records that cannot be saved, as far as their bytes say.
     pub lost: Vec<LostRecord>,
-    /// Frames of which nothing can be said; each may have held many records.
+    /// Frames of which nothing can be said, or not of all that they held; each may have held many records.
     pub frames_unknown: u64,
+    /// Bytes in which no record can be told from another. What is missing has none.
+    pub unknown_bytes: u64,
+    /// Submits that can be lost beside those in `lost`, at most; `None` if nothing says how many.
+    pub more_submits_max: Option<u64>,
 }
 
 /// Why there is no repair.

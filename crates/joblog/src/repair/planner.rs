@@ -56,6 +56,8 @@ impl<'r> Planner<'r> {
                 saved: 0,
                 lost: Vec::new(),
                 frames_unknown: u64::from(*verdict == Mended::Aside(NO_FRAME)),
+                unknown_bytes: 0,
+                more_submits_max: (*verdict != Mended::Aside(NO_FRAME)).then_some(0),
             });
             self.plan.steps.push(Step::Aside { name, kept });
         }
@@ -205,6 +207,8 @@ impl<'r> Planner<'r> {
             lost: Vec::new(),
             // The last of them ended the segment.
             frames_unknown: missing - 1,
+            unknown_bytes: 0,
+            more_submits_max: (missing == 1).then_some(0),
         });
         self.fill(number, before, next_lsn..after.first_lsn);
         Ok(())
@@ -250,9 +254,7 @@ impl<'r> Planner<'r> {
                 offset: 0,
                 bytes: FRAMES_AT,
                 what: "its header is damaged".to_owned(),
-                frames_unknown: 0,
-                saved: 0,
-                lost: Vec::new(),
+                ..Wound::default()
             };
             self.wound(name, header.number, wound, &mut kept);
         }
@@ -290,6 +292,8 @@ impl<'r> Planner<'r> {
             file: name.to_owned(),
             offset: wound.offset,
             bytes: wound.bytes,
+            unknown_bytes: wound.unknown_bytes,
+            more_submits_max: wound.more_submits_max(),
             what: wound.what,
             kept: keeper,
             saved: wound.saved,

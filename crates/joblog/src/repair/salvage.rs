@@ -20,7 +20,8 @@ const KIND_AT: usize = 8;
 pub struct LostRecord {
     /// What it was.
     pub kind: LostKind,
-    /// Whose job; `None` where the record names none, or its bytes are too few. It may be damaged itself.
+    /// Whose job; `None` where the record names none, or its bytes are too few. It is read from damaged bytes: such a
+    /// job may never have been.
     pub job: Option<JobId>,
 }
 
@@ -53,6 +54,20 @@ pub(super) struct Salvaged {
     pub(super) lost: Vec<LostRecord>,
     /// Bytes in which no record can be told from another.
     pub(super) unknown_bytes: u64,
+    /// How many of the saved ones are submits.
+    pub(super) submits: u64,
+    /// The sequences of the first and of the last of these.
+    pub(super) sequences: Option<(u64, u64)>,
+}
+
+impl Salvaged {
+    fn count(&mut self, record: &Record<'_>) {
+        if let Record::Submit(submit) = record {
+            let first = self.sequences.map_or(submit.sequence, |(first, _)| first);
+            self.sequences = Some((first, submit.sequence));
+            self.submits += 1;
+        }
+    }
 }
 
 impl LostKind {
@@ -93,7 +108,8 @@ pub(super) fn salvage(bytes: &[u8], padded: bool) -> Result<Salvaged, DecodeErro
     for (start, length) in places {
         let record = &bytes[start..start + length];
         match Record::decode(record) {
-            Ok(_) => {
+            Ok(read) => {
+                salvaged.count(&read);
                 salvaged.records.extend_from_slice(record);
                 salvaged.saved += 1;
             }

@@ -1,6 +1,6 @@
 //! One segment, read to its end whatever is damaged in it: what stays, and what takes the place of the rest.
 
-use super::salvage::{LostRecord, Salvaged, salvage};
+use super::salvage::{LostKind, LostRecord, Salvaged, salvage};
 use super::{MISSING_FRAMES_MAX, RepairError};
 use crate::frame::{self, Head, Kind, Reader, Slot};
 use crate::record::DecodeError;
@@ -10,6 +10,9 @@ use crate::storage::File;
 
 /// Larger damage is kept, but not searched for records: no frame is so long.
 const SALVAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// No submit is shorter: its head, its fixed fields, a processor and a group of one byte.
+const SUBMIT_BYTES_MIN: u64 = 12 + 34 + 6 + 6;
 
 /// What a segment is made of once it is mended, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub(super) enum Piece {
 }
 
 /// Damaged bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wound {
     pub(super) offset: u64,
     pub(super) bytes: u64,
@@ -36,6 +39,29 @@ pub(super) struct Wound {
     pub(super) frames_unknown: u64,
     pub(super) saved: u64,
     pub(super) lost: Vec<LostRecord>,
+    /// Bytes in which no record can be told from another.
+    pub(super) unknown_bytes: u64,
+    /// There were more bytes, and they are missing.
+    pub(super) open_ended: bool,
+    /// The submits among the saved records.
+    pub(super) submits: u64,
+    /// Submits that can be lost at most, as the sequences of those before and behind say.
+    pub(super) submits_max: Option<u64>,
+}
+
+impl Wound {
+    /// How many submits can be lost beside those in `lost`, at most; `None` if nothing says it.
+    pub(super) fn more_submits_max(&self) -> Option<u64> {
+        if self.frames_unknown == 0 {
+            return Some(0);
+        }
+        let submits = self.lost.iter().filter(|record| record.kind == LostKind::Submit);
+        let known = u64::try_from(submits.count()).unwrap_or(u64::MAX);
+        let by_bytes =
+            (!self.open_ended && self.unknown_bytes > 0).then_some(self.unknown_bytes / SUBMIT_BYTES_MIN);
+        let by_sequences = self.submits_max.map(|max| max.saturating_sub(known));
+        by_bytes.into_iter().chain(by_sequences).min()
+    }
 }
 
 /// What the reading of a segment gave.
@@ -85,6 +111,9 @@ pub(super) fn scan<F: File>(
         name,
         reader: Reader::new(file).map_err(failed)?,
         shortened: header.shortened(file.len().map_err(failed)?),
+        // The header's own may be that of a submit in its segment: it was queued before the header was made.
+        last_sequence: None,
+        bounded: 0,
         epoch: header.epoch,
         ends_before,
         offset: FRAMES_AT,
@@ -108,6 +137,10 @@ struct Scanner<'a, F> {
     offset: u64,
     /// Why the file cannot be all of its segment, if it cannot.
     shortened: Option<String>,
+    /// The sequence of the last submit in a valid frame.
+    last_sequence: Option<u64>,
+    /// So many wounds have submits behind them.
+    bounded: usize,
     scan: Scan,
 }
 
@@ -123,6 +156,7 @@ impl<F: File> Scanner<'_, F> {
                 let (kind, bytes) = (frame.head.kind, frame.bytes);
                 let salvaged = salvage(frame.records, false).map_err(|error| newer(name, &error))?;
                 if salvaged.lost.is_empty() && salvaged.unknown_bytes == 0 {
+                    self.bound(salvaged.sequences);
                     self.keep(bytes);
                 } else {
                     let what = format!("frame {lsn} holds a malformed record");
@@ -155,6 +189,20 @@ impl<F: File> Scanner<'_, F> {
         }
     }
 
+    /// Submits that stay, of these sequences: between them and those before no more can be lost than sequences are
+    /// missing.
+    fn bound(&mut self, sequences: Option<(u64, u64)>) {
+        let Some((first, last)) = sequences else { return };
+        let missing = self
+            .last_sequence
+            .and_then(|before| first.checked_sub(before)?.checked_sub(1));
+        for wound in &mut self.scan.wounds[self.bounded..] {
+            wound.submits_max = missing.and_then(|missing| missing.checked_sub(wound.submits));
+        }
+        self.bounded = self.scan.wounds.len();
+        self.last_sequence = Some(last);
+    }
+
     /// One frame that is not kept as it is.
     fn replace(&mut self, bytes: u64, what: String, lsn: u64, salvaged: Salvaged) {
         self.scan.wounds.push(Wound {
@@ -164,6 +212,9 @@ impl<F: File> Scanner<'_, F> {
             frames_unknown: u64::from(salvaged.unknown_bytes > 0),
             saved: salvaged.saved,
             lost: salvaged.lost,
+            unknown_bytes: salvaged.unknown_bytes,
+            submits: salvaged.submits,
+            ..Wound::default()
         });
         self.offset += bytes;
         self.scan.pieces.push(piece(lsn, salvaged.records));
@@ -216,9 +267,7 @@ impl<F: File> Scanner<'_, F> {
             offset,
             bytes: end - offset,
             what: frames_damaged(first, next_lsn),
-            frames_unknown: 0,
-            saved: 0,
-            lost: Vec::new(),
+            ..Wound::default()
         };
         while self.scan.next_lsn < next_lsn {
             let lsn = self.scan.next_lsn;
@@ -232,6 +281,7 @@ impl<F: File> Scanner<'_, F> {
             let Some(bytes) = bytes else {
                 let count = next_lsn - lsn;
                 wound.frames_unknown += count;
+                wound.unknown_bytes += end - self.offset;
                 self.scan.pieces.push(Piece::Blank {
                     first_lsn: lsn,
                     count,
@@ -239,8 +289,16 @@ impl<F: File> Scanner<'_, F> {
                 break;
             };
             let salvaged = self.salvage(bytes)?;
-            let unknown = salvaged.unknown_bytes > 0 || !place.only && self.says_nothing(bytes)?;
+            let silent = !place.only && self.says_nothing(bytes)?;
+            let unknown = salvaged.unknown_bytes > 0 || silent;
             wound.frames_unknown += u64::from(unknown);
+            // One that says that it is empty may have reached as far as any.
+            wound.unknown_bytes += if silent {
+                end - self.offset
+            } else {
+                salvaged.unknown_bytes
+            };
+            wound.submits += salvaged.submits;
             wound.saved += salvaged.saved;
             wound.lost.extend(salvaged.lost);
             self.scan.pieces.push(piece(lsn, salvaged.records));
@@ -261,14 +319,15 @@ impl<F: File> Scanner<'_, F> {
             .map_err(|error| OpenError::io(name, error))?;
         if self.scan.next_lsn < limit {
             self.wound(end, limit)?;
+            if let Some(wound) = self.scan.wounds.last_mut() {
+                wound.open_ended = true;
+            }
         } else {
             self.scan.wounds.push(Wound {
                 offset: self.offset,
                 bytes: end - self.offset,
                 what: "the segment has no end frame".to_owned(),
-                frames_unknown: 0,
-                saved: 0,
-                lost: Vec::new(),
+                ..Wound::default()
             });
         }
         self.end(limit - 1);
@@ -299,16 +358,14 @@ impl<F: File> Scanner<'_, F> {
             self.scan.wounds.push(Wound {
                 offset,
                 bytes,
-                what: String::new(),
-                frames_unknown: 0,
-                saved: 0,
-                lost: Vec::new(),
+                ..Wound::default()
             });
             self.offset = offset + bytes;
         }
         if let Some(wound) = self.scan.wounds.last_mut() {
             wound.what = what;
             wound.frames_unknown = 1;
+            wound.open_ended = true;
         }
         Ok(())
     }
@@ -325,9 +382,7 @@ impl<F: File> Scanner<'_, F> {
                 offset,
                 bytes: end - offset,
                 what: "a torn tail: nothing shows that any of it was acknowledged".to_owned(),
-                frames_unknown: 0,
-                saved: 0,
-                lost: Vec::new(),
+                ..Wound::default()
             });
         }
         Ok(())

@@ -543,3 +543,84 @@ fn a_last_segment_that_is_cut_short_is_mended_to_where_it_can_be_read() {
         assert_eq!(left, expected, "{length}");
     }
 }
+
+/// Sixty jobs in one frame between others; `behind`: so many in a frame behind it.
+fn sixty_in_a_frame(behind: u64) -> TestLog {
+    let mut log = TestLog::new();
+    let mut submit = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            log.submit(number, b"together").unwrap();
+        }
+        log.settle_down();
+        log.advance(SECOND);
+        log.settle_down();
+    };
+    submit(1..3);
+    submit(3..63);
+    submit(63..63 + behind);
+    log
+}
+
+/// Where the record of a job begins.
+fn record_of(content: &[u8], number: u64) -> usize {
+    let found = content.windows(16).position(|bytes| bytes == id(number).0);
+    found.unwrap() - 12
+}
+
+/// A repair said that two jobs were gone where 664 were: those behind the damaged length of a record were not counted.
+#[test]
+fn what_is_said_to_be_gone_is_never_less_than_what_is_gone() {
+    for behind in [0, 3] {
+        let log = sixty_in_a_frame(behind);
+        let content = log.disk.content(SEGMENT);
+        for number in 3..63 {
+            let disk = copy(&log.disk, |_, content| Some(content));
+            disk.flip(SEGMENT, record_of(&content, number) + 1);
+            let plan = repair(&disk);
+            let left = jobs(&log, &disk);
+            let expected: Vec<u64> = (1..number).chain(63..63 + behind).collect();
+            assert_eq!(left, expected);
+            let gone: Vec<_> = plan.jobs.gone.iter().copied().collect();
+            assert_eq!(gone, ids([number]));
+            assert_eq!(plan.jobs.unsure, plan.jobs.gone);
+            // Without submits behind only the bytes say how many there can have been.
+            let more = plan.jobs.more_gone_max.unwrap();
+            let real = 62 - number;
+            assert!(
+                more >= real && (behind == 0 || more == real),
+                "{number}: {plan:?}"
+            );
+            assert!(plan.jobs.unknown_bytes >= real * 58 && plan.jobs.unknown_bytes < 8 << 10);
+        }
+    }
+    // What is missing has no bytes, and nobody knows how many jobs.
+    let log = four_segments();
+    let names = segments(&log.disk);
+    let disk = copy(&log.disk, |name, content| (name != names[1]).then_some(content));
+    assert_eq!(repair(&disk).jobs.more_gone_max, None);
+}
+
+#[test]
+fn an_id_that_only_damaged_bytes_say_is_marked() {
+    let log = sixty_in_a_frame(3);
+    let content = log.disk.content(SEGMENT);
+    let disk = copy(&log.disk, |_, content| Some(content));
+    // The last byte of the id itself: it names a job that never was.
+    disk.flip(SEGMENT, record_of(&content, 20) + 12 + 8);
+    let plan = repair(&disk);
+    assert_eq!((plan.jobs.gone.len(), plan.jobs.more_gone_max), (1, Some(0)));
+    assert!(!plan.jobs.gone.contains(&id(20)));
+    assert_eq!(plan.jobs.unsure, plan.jobs.gone);
+    // A dispatch tells of job 6, too: there its id is sure.
+    let log = four_segments();
+    let name = segments(&log.disk)
+        .into_iter()
+        .find(|name| log.disk.content(name).windows(16).any(|bytes| bytes == id(6).0))
+        .unwrap();
+    let at = record_of(&log.disk.content(&name), 6);
+    let disk = copy(&log.disk, |_, content| Some(content));
+    disk.flip(&name, at + 100);
+    let plan = repair(&disk);
+    assert_eq!(plan.jobs.gone.iter().copied().collect::<Vec<_>>(), ids([6]));
+    assert!(plan.jobs.unsure.is_empty(), "{plan:?}");
+}

@@ -1,8 +1,11 @@
 //! `jitney log repair`: shows what is damaged and what is lost with it, asks, and makes the log one that opens.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use joblog::dir::DirStorage;
-use joblog::repair::{Finding, LostKind, Plan, RepairError, plan};
+use joblog::ids::JobId;
+use joblog::repair::{Finding, Jobs, LostKind, Plan, RepairError, plan};
 use joblog::verify::verify;
 use serde_json::{Value, json};
 
@@ -18,7 +21,9 @@ const NAMED_MAX: usize = 100;
 
 /// Show what is damaged and which jobs are lost with it, ask, and mend the log so that a server starts
 ///
-/// Everything that can be read stays. Every damaged byte is kept in a file `damaged-SEGMENT-OFFSET` beside the log.
+/// All records stay that are whole and whose place is sure: a damaged length hides those behind it in its frame, for a
+/// job's data could pass for a record. Jobs that are gone are named as far as anything names them, and it says how many
+/// more there may be. Every damaged byte is kept in a file `damaged-SEGMENT-OFFSET` beside the log.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct RepairArgs {
     #[command(flatten)]
@@ -104,18 +109,29 @@ fn describe(plan: &Plan, output: Output) {
     }
     let jobs = &plan.jobs;
     output.line("");
-    for (ids, what) in [
-        (&jobs.gone, "accepted jobs that are gone"),
-        (&jobs.again, "jobs that ended and will be processed again"),
-    ] {
-        output.line(&format!("{what}: {}", format_count(count(ids.len()))));
-        for id in ids.iter().take(NAMED_MAX) {
-            output.line(&format!("  {id}"));
-        }
-        if let Some(more) = ids.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-            output.line(&format!("  and {more} more; --json names all"));
-        }
+    let at_least = if jobs.more_gone_max == Some(0) {
+        ""
+    } else {
+        "at least "
+    };
+    name(
+        "accepted jobs that are gone",
+        at_least,
+        &jobs.gone,
+        &jobs.unsure,
+        output,
+    );
+    if let Some(line) = more_gone(jobs) {
+        output.line(&line);
     }
+    let sure = BTreeSet::new();
+    name(
+        "jobs that ended and will be processed again",
+        "",
+        &jobs.again,
+        &sure,
+        output,
+    );
     if jobs.frames_unknown > 0 {
         output.line(&format!(
             "frames that held what nobody can say, be it jobs, outcomes, or nothing that is missed: {}",
@@ -126,6 +142,39 @@ fn describe(plan: &Plan, output: Output) {
         "unsettled jobs that stay: {}",
         format_count(jobs.unsettled)
     ));
+}
+
+/// How many jobs, and which; `unsure` are those whose ids may be wrong.
+fn name(what: &str, at_least: &str, ids: &BTreeSet<JobId>, unsure: &BTreeSet<JobId>, output: Output) {
+    output.line(&format!("{what}: {at_least}{}", format_count(count(ids.len()))));
+    for id in ids.iter().take(NAMED_MAX) {
+        let doubt = if unsure.contains(id) {
+            " (as damaged bytes say: the id may be another)"
+        } else {
+            ""
+        };
+        output.line(&format!("  {id}{doubt}"));
+    }
+    if let Some(more) = ids.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        output.line(&format!("  and {more} more; --json names all"));
+    }
+}
+
+/// Jobs that are gone and that nothing names.
+fn more_gone(jobs: &Jobs) -> Option<String> {
+    let bytes = format_count(jobs.unknown_bytes);
+    match (jobs.more_gone_max, jobs.unknown_bytes) {
+        (Some(0), _) => None,
+        (Some(more), 0) => Some(format!("  there may be more: at most {}", format_count(more))),
+        (Some(more), _) => Some(format!(
+            "  in {bytes} bytes that cannot be read there may be more: at most {}",
+            format_count(more)
+        )),
+        (None, 0) => Some("  in what is missing there may be more: nobody can say how many".to_owned()),
+        (None, _) => Some(format!(
+            "  in {bytes} bytes that cannot be read, and in what is missing, there may be more: nobody can say how many"
+        )),
+    }
 }
 
 fn consequences(finding: &Finding) -> Vec<String> {
@@ -160,8 +209,12 @@ fn consequences(finding: &Finding) -> Vec<String> {
     }
     if finding.frames_unknown > 0 {
         let frames = format_count(finding.frames_unknown);
+        let bytes = match finding.unknown_bytes {
+            0 => String::new(),
+            bytes => format!(": {} bytes", format_count(bytes)),
+        };
         lines.push(format!(
-            "lost: {frames} frames, or parts of them, of which nothing can be said"
+            "lost: {frames} frames, or parts of them, of which nothing can be said{bytes}"
         ));
     }
     lines
@@ -181,20 +234,22 @@ fn in_json(plan: &Plan, state: &str) -> Value {
             "saved": finding.saved,
             "lost": lost.collect::<Vec<_>>(),
             "frames_unknown": finding.frames_unknown,
+            "unknown_bytes": finding.unknown_bytes,
         })
     };
-    let ids = |ids: &std::collections::BTreeSet<joblog::ids::JobId>| -> Vec<String> {
-        ids.iter().map(ToString::to_string).collect()
-    };
+    let ids = |ids: &BTreeSet<JobId>| -> Vec<String> { ids.iter().map(ToString::to_string).collect() };
     json!({
         "state": state,
         "findings": plan.findings.iter().map(finding).collect::<Vec<_>>(),
         "jobs": {
             "gone": ids(&plan.jobs.gone),
+            "unsure": ids(&plan.jobs.unsure),
+            "more_gone_max": plan.jobs.more_gone_max,
             "again": ids(&plan.jobs.again),
             "unsettled": plan.jobs.unsettled,
         },
         "frames_unknown": plan.jobs.frames_unknown,
+        "unknown_bytes": plan.jobs.unknown_bytes,
     })
 }
 
