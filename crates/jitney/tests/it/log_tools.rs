@@ -244,6 +244,7 @@ fn a_log_of_which_a_file_was_copied_in_part_is_refused_and_can_be_repaired() {
         "accepted jobs that are gone: at least 1",
         "(as damaged bytes say: the id may be another)",
         "there may be more: nobody can say how many",
+        "jobs that ended and will be processed again: at least 0",
         "unsettled jobs that stay: 1",
     ] {
         assert!(said.contains(said_of_jobs), "{said_of_jobs}: {said}");

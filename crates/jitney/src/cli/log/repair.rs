@@ -125,9 +125,11 @@ fn describe(plan: &Plan, output: Output) {
         output.line(&line);
     }
     let sure = BTreeSet::new();
+    // Outcomes may be among what cannot be read, too.
+    let at_least = if jobs.frames_unknown == 0 { "" } else { "at least " };
     name(
         "jobs that ended and will be processed again",
-        "",
+        at_least,
         &jobs.again,
         &sure,
         output,
