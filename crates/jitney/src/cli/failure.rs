@@ -38,9 +38,11 @@ impl Failure {
     }
 
     fn refused(problem: &Problem) -> Self {
+        // Over a limit: the server's, not the caller's mistake, though some will never let it through.
+        let limit = matches!(problem.status, 413 | 429);
         let exit = match problem.retry {
-            Retry::No => Exit::Usage,
-            Retry::Safe | Retry::After | Retry::OnlyWithIdempotencyKey => Exit::Refused,
+            Retry::No if !limit => Exit::Usage,
+            Retry::No | Retry::Safe | Retry::After | Retry::OnlyWithIdempotencyKey => Exit::Refused,
         };
         let hint = problem
             .did_you_mean

@@ -214,27 +214,27 @@ fn a_wait_that_ends_first_exits_4_and_says_how_to_look_again() {
 }
 
 #[test]
-fn a_refusal_exits_5_if_a_later_try_may_fare_better_and_2_if_not() {
-    let problem = |code: &str, retry: &str| {
+fn a_refusal_exits_5_at_a_limit_or_if_a_later_try_may_fare_better_and_2_if_not() {
+    let problem = |status: u16, code: &str, retry: &str| {
         format!(
-            r#"{{"type":"about:blank","title":"T","status":413,"code":"{code}","detail":"the detail","retry":"{retry}"}}"#
+            r#"{{"type":"about:blank","title":"T","status":{status},"code":"{code}","detail":"the detail","retry":"{retry}"}}"#
         )
     };
-    let server = CannedServer::new("413 Payload Too Large", &problem("job_too_large", "no"));
+    let server = CannedServer::new("413 Payload Too Large", &problem(413, "job_too_large", "no"));
     let output = run(&["submit", "orders", "1", "--url", &server.url()]);
-    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
     assert_eq!(stderr(&output), "error: the detail (job_too_large)\n");
 
     let output = run(&["--json", "submit", "orders", "1", "--url", &server.url()]);
     let error: serde_json::Value = serde_json::from_str(stderr(&output)).unwrap();
     assert_eq!(error["error"]["problem"]["code"], "job_too_large");
 
-    let server = CannedServer::new("404 Not Found", &problem("unknown_job", "no"));
+    let server = CannedServer::new("404 Not Found", &problem(404, "unknown_job", "no"));
     let id = "0199b7a0-0000-7000-8000-000000000001";
     let output = run(&["job", "get", id, "--url", &server.url()]);
     assert_eq!(code(&output), 2, "{}", stderr(&output));
 
-    let full = problem("outcome_unknown", "only_with_idempotency_key");
+    let full = problem(503, "outcome_unknown", "only_with_idempotency_key");
     let server = CannedServer::new("503 Service Unavailable", &full);
     let output = run(&["submit", "orders", "1", "--url", &server.url()]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
