@@ -51,7 +51,7 @@ impl Client {
     /// ([`Submit::traceparent`]) do not travel with many.
     ///
     /// A refusal that a retry may change (a full queue) is retried for that job alone, within
-    /// [`Builder::retries`]; what is left of them is in the entries, in the order of the jobs.
+    /// [`Builder::retries`](super::Builder::retries); what is left of them is in the entries, in the order of the jobs.
     ///
     /// # Errors
     /// As [`Client::submit`], where the server takes none. Jobs before may be submitted: with ids or idempotency keys
