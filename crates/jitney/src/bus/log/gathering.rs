@@ -27,6 +27,8 @@ pub(super) struct Gathering {
     committed: usize,
     /// Callers that were answered and have not come again. Many never do: each commit halves what is left of them.
     expected: usize,
+    /// A worker, or the callers of a whole batch, wait for what no commit has taken.
+    urgent: bool,
     until: Option<Mono>,
 }
 
@@ -37,6 +39,7 @@ impl Gathering {
             waiting: 0,
             committed: 0,
             expected: 0,
+            urgent: false,
             until: None,
         }
     }
@@ -49,8 +52,7 @@ impl Gathering {
                 self.expected = self.expected.saturating_sub(1);
             }
             Space::Submit => {}
-            // A worker waits for it, or the callers of a whole batch.
-            Space::Settle => self.until = None,
+            Space::Settle => self.urgent = true,
         }
     }
 
@@ -63,6 +65,7 @@ impl Gathering {
     pub(super) const fn commit_started(&mut self) {
         self.committed = self.waiting;
         self.waiting = 0;
+        self.urgent = false;
         self.until = None;
     }
 
@@ -76,7 +79,8 @@ impl Gathering {
     /// Whether the next commit is held back. `told`: the last one's callers have their answers.
     pub(super) fn holds(&mut self, now: Mono, told: bool) -> bool {
         let expected = self.expected + if told { 0 } else { self.committed };
-        self.until = self.until.filter(|until| now < *until && expected >= COMPANY_MIN);
+        let worth_it = expected >= COMPANY_MIN && !self.urgent;
+        self.until = self.until.filter(|until| now < *until && worth_it);
         self.until.is_some()
     }
 
@@ -153,6 +157,21 @@ mod tests {
         let mut gathering = after(20);
         gathering.appended(1, Space::Settle);
         assert!(!gathering.holds(END, true));
+    }
+
+    /// It came while the commit before was under way, and waited for callers all the same.
+    #[test]
+    fn what_a_worker_waits_for_already_is_not_held_up_either() {
+        let mut gathering = Gathering::for_a_moment();
+        gathering.commit_started();
+        gathering.appended(1, Space::Settle);
+        gathering.commit_ended(END);
+        (0..20).for_each(|_| gathering.answered());
+        assert!(!gathering.holds(END, true));
+        gathering.commit_started();
+        gathering.commit_ended(END);
+        (0..20).for_each(|_| gathering.answered());
+        assert!(gathering.holds(END, true));
     }
 
     #[test]
