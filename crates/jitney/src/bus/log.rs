@@ -254,7 +254,10 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
     }
 
     fn next_timer(&self) -> Option<Mono> {
-        [self.log.next_timer(), self.gathering.until()]
+        let held_until = self.gathering.until();
+        // A commit that is held back does not begin when it is due, but when it is held back no more.
+        let commit = self.log.commit_due().filter(|_| held_until.is_none());
+        [self.log.next_timer(), commit, held_until]
             .into_iter()
             .flatten()
             .min()
@@ -366,6 +369,70 @@ mod tests {
     use joblog::testing::SimDisk;
 
     use super::*;
+    use crate::bus::SettingRecord;
+
+    /// Does the log's I/O when a test says so; chores at once.
+    #[derive(Default)]
+    struct ByHand {
+        commit: Option<Commit<SimDisk>>,
+        done: VecDeque<Done>,
+    }
+
+    impl Executor<SimDisk> for ByHand {
+        fn start_commit(&mut self, commit: Commit<SimDisk>) {
+            self.done.push_back(Done::Written(commit.write()));
+            self.commit = Some(commit);
+        }
+
+        fn start_chore(&mut self, chore: Chore<SimDisk>) {
+            self.done.push_back(Done::Chore(chore.run()));
+        }
+
+        fn poll(&mut self) -> Option<Done> {
+            self.done.pop_front()
+        }
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            mono: Mono(seconds * 1_000_000),
+            ..Now::default()
+        }
+    }
+
+    /// Until nothing more happens at this instant.
+    fn poll_all(bus: &mut LogBus<SimDisk, ByHand>, now: Now) {
+        while bus.poll(now).is_some() || !bus.executor().done.is_empty() {}
+    }
+
+    /// A sync took longer than a second, so that the mark of its own frame was due when it ended, while the next
+    /// commit was held back for its callers: for a millisecond the driver woke as often as it could.
+    #[test]
+    fn a_mark_that_is_due_wakes_nobody_while_commits_are_held_back() {
+        let options = options(&Limits::default(), 64 << 20, 0);
+        let opened = Log::open(SimDisk::default(), options, Box::new(|| 7), Now::default()).unwrap();
+        let mut bus = LogBus::new(opened.log, ByHand::default()).holding_commits();
+        poll_all(&mut bus, at(1));
+        let record = Record::Setting(SettingRecord {
+            name: "a",
+            value: Some(b"1"),
+            version: 0,
+        });
+        bus.append(&[record], Space::Submit, Durability::Sync).unwrap();
+        poll_all(&mut bus, at(1));
+        (0..40).for_each(|_| bus.answered());
+        let synced = bus.executor().commit.take().unwrap().sync();
+        bus.executor().done.push_back(Done::Synced(synced));
+        poll_all(&mut bus, at(3));
+        let held_until = Mono(at(3).mono.0 + 1_000);
+        assert_eq!(bus.next_timer(), Some(held_until));
+        let later = Now {
+            mono: held_until,
+            ..at(3)
+        };
+        poll_all(&mut bus, later);
+        assert!(bus.executor().commit.is_some(), "the mark is written");
+    }
 
     #[test]
     fn the_smallest_segment_that_the_configuration_takes_holds_the_largest_frame() {

@@ -247,10 +247,10 @@ impl<S: Storage> Log<S> {
         self.in_flight.is_some()
     }
 
-    /// When [`Log::tick`], [`Log::next_commit`] and [`Log::next_chore`] must be called even if nothing else happens.
+    /// When [`Log::tick`] and [`Log::next_chore`] must be called even if nothing else happens.
     #[must_use]
     pub fn next_timer(&self) -> Option<Mono> {
-        if self.poisoned.is_some() || self.closing == Closing::Done {
+        if self.is_over() {
             return None;
         }
         let (full, copy) = if self.chore.is_none() {
@@ -258,10 +258,17 @@ impl<S: Storage> Log<S> {
         } else {
             (None, None)
         };
-        [full, copy, self.mark_at(), self.index.next_timer()]
-            .into_iter()
-            .flatten()
-            .min()
+        [full, copy, self.index.next_timer()].into_iter().flatten().min()
+    }
+
+    /// When [`Log::next_commit`] must be called even if nothing else happens: a mark is due then.
+    #[must_use]
+    pub fn commit_due(&self) -> Option<Mono> {
+        self.mark_at().filter(|_| !self.is_over())
+    }
+
+    fn is_over(&self) -> bool {
+        self.poisoned.is_some() || self.closing == Closing::Done
     }
 
     /// Asks for a clean end: what is queued is committed, then an end frame; then comes [`Progress::Closed`].

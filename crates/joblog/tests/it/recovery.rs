@@ -201,17 +201,17 @@ fn leases_come_back_with_the_jobs_that_they_still_hold() {
 fn idle_log_writes_one_mark_and_then_nothing() {
     let mut log = TestLog::new();
     log.settle_down();
-    assert_eq!(log.log.next_timer(), None, "nothing to witness");
+    assert_eq!(log.log.commit_due(), None, "nothing to witness");
     log.submit(1, b"x").unwrap();
     log.settle_down();
     let writes = log.disk.counts().writes;
-    assert_eq!(log.log.next_timer().unwrap().0, log.now.mono.0 + SECOND);
+    assert_eq!(log.log.commit_due().unwrap().0, log.now.mono.0 + SECOND);
     log.advance(SECOND - 1);
     assert!(!log.commit(), "not yet");
     log.advance(1);
     assert!(log.commit());
     assert_eq!(log.disk.counts().writes, writes + 1);
-    assert_eq!(log.log.next_timer(), None);
+    assert_eq!(log.log.commit_due(), None);
     log.advance(100 * SECOND);
     assert!(!log.commit(), "no mark for a mark");
 }
