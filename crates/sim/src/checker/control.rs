@@ -28,6 +28,8 @@ pub(super) struct Control {
     maybe: BTreeMap<String, Vec<Value>>,
     /// What the bus reported in this boot.
     in_force: BTreeMap<String, Bytes>,
+    /// What was removed in this turn.
+    removed: BTreeSet<String>,
     /// Lanes whose pause was answered, and whose resume nobody asked for since.
     paused: BTreeSet<(Processor, Priority)>,
     policies: Policies,
@@ -57,6 +59,7 @@ impl Control {
             self.maybe.entry(name).or_default().push(value);
         }
         self.in_force.clear();
+        self.removed.clear();
     }
 
     pub(super) fn booted(&mut self, configured: PolicyBook) {
@@ -114,11 +117,19 @@ impl Control {
         Ok(())
     }
 
-    /// Whether the lane may be paused, as far as anybody outside can know.
+    /// The driver has nothing more to do at this instant.
+    pub(super) fn turned(&mut self) {
+        self.removed.clear();
+    }
+
+    /// Whether the lane may be paused, as far as anybody outside can know. What became durable before its resume, and
+    /// in the same commit, may go while the pause still holds.
     pub(super) fn may_be_paused(&self, processor: &Processor, priority: Priority) -> bool {
         let name = pause_name(processor, priority);
         let on_its_way = |(_, other, value): &(Ticket, String, Value)| *other == name && value.is_some();
-        self.in_force.contains_key(&name) || self.pending.iter().any(on_its_way)
+        self.in_force.contains_key(&name)
+            || self.removed.contains(&name)
+            || self.pending.iter().any(on_its_way)
     }
 }
 
@@ -132,7 +143,10 @@ impl Checker {
         }
         match value {
             Some(value) => drop(self.control.in_force.insert(name.to_owned(), value.clone())),
-            None => drop(self.control.in_force.remove(name)),
+            None => {
+                self.control.in_force.remove(name);
+                self.control.removed.insert(name.to_owned());
+            }
         }
         for processor in &self.plan.processors {
             if policy_name(processor) == name {

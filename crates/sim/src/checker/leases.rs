@@ -38,7 +38,9 @@ pub(super) struct Lease {
     /// The end of its term, as far as it was told.
     pub(super) ends: Option<u64>,
     pub(super) undelivered: bool,
-    /// Its delivered mark, or none: whether that is written.
+    /// How often it was dispatched: a mark belongs to one of these times.
+    pub(super) dispatches: u32,
+    /// The delivered mark of its last dispatch, or none: whether that is written.
     pub(super) mark: Option<bool>,
     /// When the server heard that it was delivered.
     pub(super) notified: Option<u64>,
@@ -62,6 +64,12 @@ impl Lease {
             .take()
             .is_some_and(|notified| notified + MARK_SLACK < now);
         self.must_be_marked = (self.must_be_marked || (long_ago && !disk_full)) && !power;
+    }
+
+    /// It goes out again: who knows whether its worker has it now.
+    pub(super) fn dispatched_again(&mut self) {
+        self.dispatches += 1;
+        (self.mark, self.notified, self.must_be_marked) = (None, None, false);
     }
 
     /// Its worker surely has it, and the server knew.

@@ -13,6 +13,8 @@ mod lanes;
 mod leases;
 mod many;
 mod records;
+#[cfg(test)]
+mod tests;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -112,7 +114,8 @@ pub(crate) struct Checker {
 enum Effect {
     Submit(JobId),
     Grant(Token),
-    Mark(Token),
+    /// Of the lease, and of this one of its dispatches.
+    Mark(Token, u32),
     End(JobId),
     Back(JobId),
 }
@@ -307,6 +310,7 @@ impl Checker {
 
     /// The driver has nothing more to do at this instant.
     pub(crate) fn turned(&mut self, now: u64, bus: &dyn Bus, ended: bool) -> Verdict {
+        self.control.turned();
         if std::mem::take(&mut self.audit_due) {
             self.settle_maybes(now, bus)?;
             self.power = false;

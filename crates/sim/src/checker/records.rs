@@ -42,8 +42,8 @@ impl Checker {
                 Written::Delivered(token) if ok => {
                     if let Some(lease) = self.leases.get_mut(token) {
                         lease.mark = lease.mark.or(Some(false));
+                        effects.push(Effect::Mark(*token, lease.dispatches));
                     }
-                    effects.push(Effect::Mark(*token));
                 }
                 Written::Outcome(ended) if ok => {
                     self.ending(now, ended)?;
@@ -265,6 +265,7 @@ impl Checker {
             limit,
             ends: None,
             undelivered: false,
+            dispatches: 0,
             mark: None,
             notified: None,
             must_be_marked: false,
@@ -272,6 +273,7 @@ impl Checker {
             restarted: false,
         });
         (lease.undelivered, lease.writing, lease.out) = (false, true, false);
+        lease.dispatched_again();
         Ok(())
     }
 
@@ -377,8 +379,9 @@ impl Checker {
                         (lease.written, lease.writing) = (true, false);
                     }
                 }
-                Effect::Mark(token) => {
-                    if let Some(lease) = self.leases.get_mut(&token) {
+                Effect::Mark(token, dispatch) => {
+                    let lease = self.leases.get_mut(&token);
+                    if let Some(lease) = lease.filter(|lease| lease.dispatches == dispatch) {
                         lease.mark = Some(true);
                     }
                 }
@@ -415,7 +418,7 @@ impl Checker {
                         (lease.written, lease.durable, lease.writing) = (true, true, false);
                     }
                 }
-                Effect::Mark(_) => {}
+                Effect::Mark(..) => {}
                 Effect::Submit(id) => self.with(id, |job| job.submit = Fate::Durable),
                 Effect::End(id) => self.with(id, |job| {
                     job.told_at = now;
@@ -460,8 +463,9 @@ impl Checker {
                         });
                     }
                 }
-                Effect::Mark(token) => {
-                    if let Some(lease) = self.leases.get_mut(&token) {
+                Effect::Mark(token, dispatch) => {
+                    let lease = self.leases.get_mut(&token);
+                    if let Some(lease) = lease.filter(|lease| lease.dispatches == dispatch) {
                         lease.mark = None;
                     }
                 }

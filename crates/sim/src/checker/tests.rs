@@ -1,0 +1,97 @@
+//! What the checker once called a broken rule, and is none.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::random::Rng;
+use crate::tape::Restored;
+use jitney::job::{Priority, Processor};
+
+const TOKEN: Token = Token {
+    node: 7,
+    epoch: 1,
+    sequence: 3,
+};
+
+fn checker() -> Checker {
+    let mut plan = Plan::draw(&mut Rng::new(1));
+    plan.memory = false;
+    let mut checker = Checker::new(&plan);
+    checker
+        .booted(1, BusIdentity { node: 7, epoch: 1 })
+        .expect("a first start");
+    checker.ready = Some(0);
+    checker
+}
+
+fn dispatch() -> Written {
+    Written::Dispatch {
+        token: TOKEN,
+        worker: "w-1".to_owned(),
+        request_id: Some("r-1".to_owned()),
+        in_process: false,
+        jobs: Vec::new(),
+    }
+}
+
+/// Appended by the driver, and written by the bus.
+fn written(checker: &mut Checker, ticket: u64, record: Written) {
+    let ticket = Ticket(ticket);
+    let appended = checker.appended(0, &[record], &Ok(ticket));
+    appended
+        .and_then(|()| checker.written(ticket))
+        .expect("no broken rule");
+}
+
+fn restored(checker: &mut Checker) -> Verdict {
+    checker.crashed(1, false);
+    checker.restored(
+        2,
+        &Restored {
+            token: TOKEN,
+            in_process: false,
+            delivered: false,
+            term: Duration::from_secs(1),
+            jobs: Vec::new(),
+        },
+    )
+}
+
+#[test]
+fn a_mark_that_was_written_is_there_after_a_kill() {
+    let mut checker = checker();
+    written(&mut checker, 1, dispatch());
+    written(&mut checker, 2, Written::Delivered(TOKEN));
+    assert_eq!(restored(&mut checker).unwrap_err().rule, "lease");
+}
+
+/// Its term had ended, its poll was repeated, and that answer did not reach the worker: the mark of the first time
+/// said nothing of the second.
+#[test]
+fn a_lease_that_goes_out_again_has_a_mark_of_its_own() {
+    let mut checker = checker();
+    written(&mut checker, 1, dispatch());
+    written(&mut checker, 2, Written::Delivered(TOKEN));
+    written(&mut checker, 3, dispatch());
+    assert_eq!(restored(&mut checker), Ok(()));
+}
+
+/// Jobs and a resume in one commit: the jobs were there first, and a lower lane went while the pause still held.
+#[test]
+fn a_lane_may_be_paused_until_the_turn_of_its_resume_is_over() {
+    let mut checker = checker();
+    let lane = (Processor::trusted("orders"), Priority::Realtime);
+    let name = control::pause_name(&lane.0, lane.1);
+    for (ticket, value) in [(1, Some(Bytes::from_static(b"true"))), (2, None)] {
+        let ticket = Ticket(ticket);
+        let record = Written::Setting(name.clone(), value.clone());
+        checker
+            .appended(0, &[record], &Ok(ticket))
+            .expect("no broken rule");
+        checker.control.durable(ticket);
+        checker.setting_reported(&name, &value).expect("it is durable");
+        assert!(checker.control.may_be_paused(&lane.0, lane.1));
+    }
+    checker.control.turned();
+    assert!(!checker.control.may_be_paused(&lane.0, lane.1));
+}
