@@ -70,7 +70,7 @@ fn bounded_sim(root: &Path) -> Result<bool> {
         let mut command = cargo(root, &["run", "--locked", "--package", "sim"]);
         succeeds(command.args(features).arg("--").args(arguments))
     };
-    Ok(run(&[], &["--fresh", "--seeds", "50"])? && run(&["--features", "mutants"], &["--mutants"])?)
+    Ok(run(&[], &["--fresh", "--seeds", "1000"])? && run(&["--features", "mutants"], &["--mutants"])?)
 }
 
 fn test_steps(root: &Path, steps: &mut Steps) {

@@ -1,8 +1,15 @@
-//! Runs seeds, and mutants over seeds, and says what came of them.
+//! Runs seeds, on all cores, and mutants over seeds, and says what came of them.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use jitney::clock::{Clock, SystemClock, between};
 
 use crate::checker::Violation;
 use crate::mutants::{Mutant, Sabotage};
@@ -15,14 +22,31 @@ const STEPS: u64 = 3_000;
 /// A mutant must be caught within so many seeds.
 const MUTANT_SEEDS: u64 = 200;
 
+/// In a soak one seed in so many lives longer.
+const LONG_EVERY: u64 = 8;
+
+/// How much longer it lives.
+const LONG_TIMES: u64 = 4;
+
+/// Where a soak keeps the seeds that failed, unless the command line says otherwise.
+const KEPT: &str = "target/sim-failed.txt";
+
+/// A soak says so often how far it is.
+const WORD_EVERY: Duration = Duration::from_mins(1);
+
 /// What the command line says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Arguments {
     seeds: u64,
     first: Option<u64>,
     steps: u64,
     /// One seed, with its trace.
     only: Option<u64>,
+    /// Fresh seeds for so long, instead of a number of them.
+    soak: Option<Duration>,
+    /// The file to which the seeds that fail are added.
+    keep: Option<String>,
+    threads: usize,
     mutants: bool,
     /// Only the mutants with this in their name.
     mutant: Option<String>,
@@ -35,6 +59,10 @@ const HELP: &str = "usage: cargo xtask sim [options]
   --fresh        a fresh first seed (the default, said aloud)
   --seed S       run this seed alone and print its trace
   --steps N      happenings with faults per run (default 3000)
+  --threads N    run so many seeds at once (default: one per core)
+  --soak HOURS   go on with fresh seeds for so long, or until it is stopped; every eighth lives four times as long,
+                 and those that fail are added to target/sim-failed.txt
+  --keep FILE    add the seeds that fail to this file
   --mutants      run each mutant until a seed catches it, 200 at most
   --mutant NAME  with --mutants or --seed: only this one";
 
@@ -49,6 +77,9 @@ impl Arguments {
             first: None,
             steps: STEPS,
             only: None,
+            soak: None,
+            keep: None,
+            threads: thread::available_parallelism().map_or(1, usize::from),
             mutants: false,
             mutant: None,
             help: false,
@@ -62,6 +93,9 @@ impl Arguments {
                 "--fresh" => parsed.first = None,
                 "--seed" => parsed.only = Some(value()?.parse().context("--seed")?),
                 "--steps" => parsed.steps = value()?.parse().context("--steps")?,
+                "--threads" => parsed.threads = value()?.parse::<usize>().context("--threads")?.max(1),
+                "--soak" => parsed.soak = Some(hours(&value()?)?),
+                "--keep" => parsed.keep = Some(value()?),
                 "--mutants" => parsed.mutants = true,
                 "--mutant" => parsed.mutant = Some(value()?),
                 "--help" | "-h" => parsed.help = true,
@@ -70,6 +104,11 @@ impl Arguments {
         }
         Ok(parsed)
     }
+}
+
+fn hours(text: &str) -> Result<Duration> {
+    let hours: f64 = text.parse().context("--soak")?;
+    Duration::try_from_secs_f64(hours * 3600.0).context("--soak")
 }
 
 /// Runs one seed. The same seed, steps and mutant give the same run, to the last bit of its trace.
@@ -103,24 +142,111 @@ pub fn main_with(arguments: &Arguments) -> bool {
     let first = arguments
         .first
         .unwrap_or_else(|| jitney::entropy::random_u64() >> 32);
-    line(&format!(
-        "first seed {first}, {} seeds of {} steps",
-        arguments.seeds, arguments.steps
-    ));
-    let (mut steps, mut jobs, mut boots, mut failed) = (0, 0, 0, 0_u64);
-    for seed in first..first.saturating_add(arguments.seeds) {
-        let run = run(seed, arguments.steps, mutant, false);
-        (steps, jobs, boots) = (steps + run.steps, jobs + run.jobs, boots + run.boots);
-        if run.violation.is_some() {
-            failed += 1;
-            say(&run, arguments.steps);
+    let long = match arguments.soak {
+        None => format!("{} seeds of {} steps", arguments.seeds, arguments.steps),
+        Some(soak) => format!("for {} min or until it is stopped", soak.as_secs() / 60),
+    };
+    line(&format!("first seed {first}, {long}"));
+    let totals = Mutex::new(Totals::default());
+    let next = AtomicU64::new(first);
+    let clock = SystemClock::new();
+    let begun = clock.now().mono;
+    let elapsed = || between(begun, clock.now().mono);
+    thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            scope.spawn(|| {
+                while let Some((seed, steps)) = draw(arguments, &next, first, elapsed()) {
+                    let run = run(seed, steps, mutant, false);
+                    let mut totals = totals.lock().expect("no thread panics with the totals in hand");
+                    totals.count(&run, steps, arguments, elapsed());
+                }
+            });
+        }
+    });
+    let totals = totals
+        .into_inner()
+        .expect("no thread panics with the totals in hand");
+    line(&totals.text());
+    totals.failed == 0
+}
+
+/// The next seed, and for how many steps it lives; `None`: that was all.
+fn draw(arguments: &Arguments, next: &AtomicU64, first: u64, elapsed: Duration) -> Option<(u64, u64)> {
+    let seed = next.fetch_add(1, Ordering::Relaxed);
+    let at = seed - first;
+    match arguments.soak {
+        None => (at < arguments.seeds).then_some((seed, arguments.steps)),
+        Some(soak) => {
+            let times = if at.is_multiple_of(LONG_EVERY) {
+                LONG_TIMES
+            } else {
+                1
+            };
+            (elapsed < soak).then_some((seed, arguments.steps * times))
         }
     }
-    line(&format!(
-        "{} seeds, {steps} steps, {jobs} jobs, {boots} starts: {failed} failed",
-        arguments.seeds
-    ));
-    failed == 0
+}
+
+/// What came of all seeds so far.
+#[derive(Debug, Default)]
+struct Totals {
+    seeds: u64,
+    steps: u64,
+    jobs: u64,
+    boots: u64,
+    failed: u64,
+    /// When the last word was said, after the beginning.
+    said: Duration,
+}
+
+impl Totals {
+    fn count(&mut self, run: &Run, steps: u64, arguments: &Arguments, elapsed: Duration) {
+        self.seeds += 1;
+        self.steps += run.steps;
+        self.jobs += run.jobs;
+        self.boots += run.boots;
+        if run.violation.is_some() {
+            self.failed += 1;
+            say(run, steps);
+            let kept = arguments.soak.map(|_| KEPT);
+            if let Some(path) = arguments.keep.as_deref().or(kept)
+                && let Err(error) = keep(path, run, steps)
+            {
+                line(&format!("  it is not kept: {path}: {error}"));
+            }
+        }
+        if arguments.soak.is_some() && elapsed - self.said >= WORD_EVERY {
+            self.said = elapsed;
+            line(&format!("{} min: {}", elapsed.as_secs() / 60, self.text()));
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self {
+            seeds,
+            steps,
+            jobs,
+            boots,
+            failed,
+            ..
+        } = self;
+        format!("{seeds} seeds, {steps} steps, {jobs} jobs, {boots} starts: {failed} failed")
+    }
+}
+
+/// Adds a seed that failed to a file, with what replays it.
+fn keep(path: &str, run: &Run, steps: u64) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let violation = run
+        .violation
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    writeln!(
+        file,
+        "cargo xtask sim --seed {} --steps {steps}  # {violation}",
+        run.seed
+    )
 }
 
 fn run(seed: u64, steps: u64, mutant: Option<Mutant>, verbose: bool) -> Run {
