@@ -10,6 +10,17 @@ use super::{Checker, Effect, Verdict, broken};
 use crate::orders::order_of;
 use crate::tape::{Ended, Written};
 
+/// What became of the record of a batch that was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decided {
+    Written,
+    /// Its append was refused: its jobs are back in their lane.
+    Refused,
+    /// So was it, and another batch stands before it in that append: who waited when this one was decided is not
+    /// known any more.
+    RefusedBehind,
+}
+
 impl Checker {
     pub(super) fn appended(
         &mut self,
@@ -19,6 +30,7 @@ impl Checker {
     ) -> Verdict {
         let ok = result.is_ok();
         let mut effects = Vec::with_capacity(records.len());
+        let mut dispatches = 0;
         for record in records {
             match record {
                 Written::Submit { id, data, .. } if ok => {
@@ -32,7 +44,13 @@ impl Checker {
                     in_process,
                     jobs,
                 } => {
-                    self.decided(*token, worker, jobs, ok)?;
+                    dispatches += 1;
+                    let fate = match (ok, dispatches) {
+                        (true, _) => Decided::Written,
+                        (false, 1) => Decided::Refused,
+                        (false, _) => Decided::RefusedBehind,
+                    };
+                    self.decided(*token, worker, jobs, fate)?;
                     if ok {
                         let lease = (worker.clone(), request_id.clone(), *in_process);
                         self.dispatched(now, *token, lease, jobs)?;
@@ -154,14 +172,14 @@ impl Checker {
     }
 
     /// A batch was decided, or a lease goes to its worker again.
-    fn decided(&mut self, token: Token, worker: &str, jobs: &[JobId], ok: bool) -> Verdict {
+    fn decided(&mut self, token: Token, worker: &str, jobs: &[JobId], fate: Decided) -> Verdict {
         if self.leases.contains_key(&token) {
             // Its worker gets it back: no decision between lanes.
             self.taken_back(worker, jobs);
             return Ok(());
         }
         self.dispatch_unpaused(jobs)?;
-        self.dispatch_in_order(worker, jobs, ok)
+        self.dispatch_in_order(worker, jobs, fate)
     }
 
     /// Nothing is decided for a lane after its pause was answered.
@@ -173,7 +191,7 @@ impl Checker {
     }
 
     /// REALTIME and shares, at the moment of the decision.
-    fn dispatch_in_order(&mut self, worker: &str, ids: &[JobId], written: bool) -> Verdict {
+    fn dispatch_in_order(&mut self, worker: &str, ids: &[JobId], fate: Decided) -> Verdict {
         let Some(first) = ids.first().and_then(|id| self.jobs.get(id)) else {
             return Ok(());
         };
@@ -184,8 +202,10 @@ impl Checker {
             .filter_map(|call| call.poll_of(self.boot, worker, &processor));
         let polls: Vec<Poll> = polls.cloned().collect();
         let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
-        self.order_of_lanes(&processor, priority, count, &polls)?;
-        if written {
+        if fate != Decided::RefusedBehind {
+            self.order_of_lanes(&processor, priority, count, &polls)?;
+        }
+        if fate == Decided::Written {
             for id in ids {
                 self.lanes.left(&processor, priority, *id);
             }

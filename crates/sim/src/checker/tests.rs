@@ -1,11 +1,14 @@
 //! What the checker once called a broken rule, and is none.
 
 use bytes::Bytes;
+use jitney::bus::AppendError;
+use jitney::driver::port::Lease as Poll;
+use jitney::job::{Group, Priority, Processor};
 
+use super::jobs::{Fate, Place};
 use super::*;
 use crate::random::Rng;
 use crate::tape::Restored;
-use jitney::job::{Priority, Processor};
 
 const TOKEN: Token = Token {
     node: 7,
@@ -94,4 +97,69 @@ fn a_lane_may_be_paused_until_the_turn_of_its_resume_is_over() {
     }
     checker.control.turned();
     assert!(!checker.control.may_be_paused(&lane.0, lane.1));
+}
+
+/// A job that waits in its lane.
+fn waiting(checker: &mut Checker, n: u8, processor: &Processor, priority: Priority) -> JobId {
+    let id = JobId([n; 16]);
+    let job = Job {
+        order: OrderId(u64::from(n)),
+        processor: processor.clone(),
+        group: Group::default(),
+        priority,
+        data: Bytes::new(),
+        submit: Fate::Durable,
+        appended_at: 0,
+        acked: None,
+        firsts: 0,
+        end: None,
+        ended_at: (0, 0),
+        told_at: 0,
+        held_before: None,
+        counts: (0, 0),
+        backs: Vec::new(),
+        place: Place::Free,
+        alone: false,
+        grants: Vec::new(),
+        arrived: 1,
+    };
+    checker.jobs.insert(id, job);
+    checker.lanes.arrived(processor, priority, id, 0);
+    id
+}
+
+/// Two batches for one poll, REALTIME first, and no room for their records: both jobs wait as before.
+#[test]
+fn of_batches_that_were_refused_together_the_first_alone_tells_the_order() {
+    let mut checker = checker();
+    let processor = Processor::trusted("orders");
+    let realtime = waiting(&mut checker, 1, &processor, Priority::Realtime);
+    let normal = waiting(&mut checker, 2, &processor, Priority::Normal);
+    let poll = Poll {
+        processor,
+        worker: "w-1".into(),
+        in_process: false,
+        slots: 2,
+        max_jobs: None,
+        max_bytes: None,
+        wait: Duration::ZERO,
+        priorities: [true; 3],
+        request_id: None,
+        settle: Vec::new(),
+    };
+    checker.sent(CallId(1), Asked::Lease(poll));
+    checker.took(0, CallId(1)).expect("no broken rule");
+    let dispatch = |sequence, id| Written::Dispatch {
+        token: Token { sequence, ..TOKEN },
+        worker: "w-1".to_owned(),
+        request_id: None,
+        in_process: false,
+        jobs: vec![id],
+    };
+    let full = Err(AppendError::DiskFull);
+    let in_order = [dispatch(10, realtime), dispatch(11, normal)];
+    assert_eq!(checker.appended(0, &in_order, &full), Ok(()));
+    let [first, second] = in_order;
+    let broken = checker.appended(0, &[second, first], &full).unwrap_err();
+    assert_eq!(broken.rule, "realtime");
 }
