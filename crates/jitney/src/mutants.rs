@@ -24,11 +24,13 @@ pub enum Mutant {
     RepeatAmongMany,
     /// Who waits for many jobs is answered when the first has ended.
     FirstOfMany,
+    /// A child gets its id whether another job has it or not.
+    TakenChildId,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DropFencing,
         Self::RealtimeLast,
         Self::ForgetShare,
@@ -39,6 +41,7 @@ impl Mutant {
         Self::KeepPoll,
         Self::RepeatAmongMany,
         Self::FirstOfMany,
+        Self::TakenChildId,
     ];
 }
 

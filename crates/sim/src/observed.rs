@@ -165,6 +165,7 @@ fn written(record: &Record<'_>) -> Written {
         Record::Submit(submit) => Written::Submit {
             id: submit.id,
             parent: submit.parent.map(|(parent, _)| parent),
+            sequence: submit.sequence,
             data: Bytes::copy_from_slice(submit.data),
         },
         Record::Dispatch(dispatch) => Written::Dispatch {

@@ -78,6 +78,8 @@ pub(crate) enum Written {
     Submit {
         id: JobId,
         parent: Option<JobId>,
+        /// Its place in the order of acceptance.
+        sequence: u64,
         data: Bytes,
     },
     Dispatch {

@@ -206,6 +206,12 @@ impl Dispatcher {
         })
     }
 
+    /// An unsettled job's place in the order of acceptance.
+    #[must_use]
+    pub fn sequence(&self, id: JobId) -> Option<u64> {
+        self.jobs.find(id).map(|slot| self.jobs[slot].sequence)
+    }
+
     /// Every lane of every processor that was ever named, with its ages and rates as of `now`.
     #[must_use]
     pub fn lanes(&self, now: Mono) -> Vec<LaneStats> {

@@ -56,11 +56,18 @@ impl IdSource {
     }
 }
 
-/// The id of a parent's child: a UUID of version 8, the same however often the outcome is sent.
-pub(super) fn child_id(parent: JobId, index: u32) -> JobId {
+/// The id of a parent's child: a UUID of version 8, the same however often the outcome is sent. The parent's place in
+/// the order of acceptance, `sequence`, tells two jobs apart that had one id after another. `taken`: so many ids of
+/// this child before were another job's.
+#[must_use]
+pub fn child_id(parent: JobId, sequence: u64, index: u32, taken: u32) -> JobId {
     let mut hasher = SipHasher13::new_with_keys(CHILD_KEYS.0, CHILD_KEYS.1);
     hasher.write(&parent.0);
+    hasher.write(&sequence.to_be_bytes());
     hasher.write(&index.to_be_bytes());
+    if taken > 0 {
+        hasher.write(&taken.to_be_bytes());
+    }
     JobId(with_version(hasher.finish128().as_bytes(), 8))
 }
 
@@ -84,8 +91,16 @@ mod tests {
         assert_ne!(first, second);
         assert!(first.to_string().starts_with("01020304-0506-7"), "{first}");
         assert!(matches!(first.0[8] >> 6, 0b10));
-        assert_ne!(child_id(first, 0), child_id(first, 1));
-        assert_eq!(child_id(first, 1), child_id(first, 1));
+    }
+
+    #[test]
+    fn a_childs_id_is_of_its_parent_its_place_and_what_was_taken() {
+        let ids = [(1, 0, 0), (1, 1, 0), (2, 0, 0), (1, 0, 1), (1, 0, 2)];
+        let ids = ids.map(|(sequence, index, taken)| child_id(JobId([5; 16]), sequence, index, taken));
+        let different: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+        assert_eq!(child_id(JobId([5; 16]), 1, 0, 0), ids[0]);
+        assert_ne!(child_id(JobId([6; 16]), 1, 0, 0), ids[0]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
 use control::Control;
 use ids::IdSource;
+pub use ids::child_id;
 use lease::{Granting, LeaseCalls};
 use many::{ManyCalls, SubmittingMany};
 use port::{Answer, CallId, Command, Inbound, Info, Port, Readiness, SettleAnswer};

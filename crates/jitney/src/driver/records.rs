@@ -2,7 +2,6 @@
 
 use joblog::record::{ErrorFields, Outcome, Return, Submit as SubmitRecord};
 
-use super::ids::child_id;
 use super::port::{Child, JobOutcome, Said, SettleBody};
 use crate::bus::Record;
 use crate::clock::WallMs;
@@ -95,9 +94,17 @@ pub(super) fn outcome<'a>(
     })
 }
 
-pub(super) fn child(parent: JobId, index: u32, child: &Child, sequence: u64, now: WallMs) -> Record<'_> {
+/// Which child of which parent a job is, and its own id.
+#[derive(Clone, Copy)]
+pub(super) struct Birth {
+    pub parent: JobId,
+    pub index: u32,
+    pub id: JobId,
+}
+
+pub(super) fn child(birth: Birth, child: &Child, sequence: u64, now: WallMs) -> Record<'_> {
     Record::Submit(SubmitRecord {
-        id: child_id(parent, index),
+        id: birth.id,
         processor: child.processor.as_str(),
         group: child.group.as_str(),
         priority: child.priority,
@@ -112,7 +119,7 @@ pub(super) fn child(parent: JobId, index: u32, child: &Child, sequence: u64, now
         idempotency: None,
         fingerprint: 0,
         client_id: false,
-        parent: Some((parent, index)),
+        parent: Some((birth.parent, birth.index)),
         traceparent: child.traceparent.as_deref(),
         ttl_ms: None,
         deadline: None,

@@ -7,13 +7,14 @@ use super::ids::child_id;
 use super::port::{
     Answer, CallId, Child, JobOutcome, Port, Said, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult,
 };
-use super::records::{self, Report};
+use super::records::{self, Birth, Report};
 use super::refusal::Refusal;
+use super::submit::Repeat;
 use super::{Driver, Pending, view};
 use crate::bus::{Bus, Durability, Known, Space, Ticket};
 use crate::clock::Clock;
 use crate::dispatcher::event::{
-    Change, Decisions, Event, Report as Reported, RequestId, Settle as SettleEvent, Verdict,
+    Change, Decision, Decisions, Event, Report as Reported, RequestId, Settle as SettleEvent, Verdict,
 };
 use crate::job::{End, JobId, Processor, Token};
 use crate::mutants::{Mutant, active};
@@ -50,7 +51,12 @@ pub(super) struct Settling {
     /// The jobs that change, and how.
     changed: Vec<(JobId, Change)>,
     reply: Option<(ReplyTo, SettleAnswer)>,
+    /// Submits under the id of a child that came meanwhile; each waits for this commit and shares its fate.
+    pub(super) repeats: Vec<Repeat>,
 }
+
+/// The ids of the children of each decision, in its order; most have none.
+type ChildIds = Vec<Vec<JobId>>;
 
 impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     pub(super) fn on_settle(&mut self, call: CallId, settle: Settle) {
@@ -205,14 +211,15 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             .iter()
             .filter_map(|decision| Some((decision.job, decision.change?)));
         let changed: Vec<_> = changes.collect();
+        let body = asking.as_ref().map(|asking| &asking.body);
+        let children = self.child_ids(&decisions, body);
         let appended = if changed.is_empty() {
             Ok(None)
         } else {
-            self.append_changes(&decisions, asking.as_ref().map(|asking| &asking.body))
-                .map(Some)
+            self.append_changes(&decisions, body, &children).map(Some)
         };
         let reply = asking.map(|asking| {
-            let results = self.results(&decisions, &asking.body);
+            let results = self.results(&decisions, &asking.body, &children);
             (
                 asking.reply_to,
                 SettleAnswer {
@@ -226,11 +233,24 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 if active(Mutant::VisibleEarly) {
                     self.step(Event::Committed(changed.iter().map(|(id, _)| *id).collect()));
                 }
-                self.pending
-                    .insert(ticket, Pending::Settle(Settling { changed, reply }));
+                let repeats = Vec::new();
+                let settling = Settling {
+                    changed,
+                    reply,
+                    repeats,
+                };
+                self.pending.insert(ticket, Pending::Settle(settling));
             }
             Ok(None) => self.answer_unchanged(reply),
-            Err(refusal) => self.settle_failed(Settling { changed, reply }, &refusal),
+            Err(refusal) => {
+                let repeats = Vec::new();
+                let settling = Settling {
+                    changed,
+                    reply,
+                    repeats,
+                };
+                self.settle_failed(settling, &refusal);
+            }
         }
     }
 
@@ -275,6 +295,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if let Some((reply_to, answer)) = settling.reply {
             self.answer_settle(reply_to, answer);
         }
+        self.firsts_are_durable(settling.repeats);
     }
 
     pub(super) fn settle_failed(&mut self, settling: Settling, refusal: &Refusal) {
@@ -283,6 +304,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             answer.results = Err(refusal.clone());
             self.answer_settle(reply_to, answer);
         }
+        self.firsts_failed(settling.repeats, refusal);
     }
 
     pub(super) fn answer_settle(&mut self, reply_to: ReplyTo, answer: SettleAnswer) {
@@ -298,27 +320,25 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         &mut self,
         decisions: &Decisions,
         body: Option<&SettleBody>,
+        ids: &ChildIds,
     ) -> Result<Ticket, Refusal> {
         let now = self.now.wall;
         let mut made = Vec::with_capacity(decisions.jobs.len());
         let mut processors = Vec::new();
-        for (index, decision) in decisions.jobs.iter().enumerate() {
-            let report = Report {
-                body,
-                outcome: body.and_then(|body| nth(body, index, decision.job)),
-            };
+        for (index, (decision, ids)) in decisions.jobs.iter().zip(ids).enumerate() {
+            let report = report_at(body, index, decision.job);
             match decision.change {
                 Some(Change::Finish(finish)) => {
                     made.push(records::outcome(decisions, decision.job, finish, report, now));
-                    let children = if finish.end == End::Ok {
-                        report.children()
-                    } else {
-                        &[]
-                    };
-                    for (index, child) in (0_u32..).zip(children) {
+                    for ((index, child), &id) in (0_u32..).zip(report.children()).zip(ids) {
                         processors.push(&child.processor);
                         let sequence = self.ids.next_sequence();
-                        made.push(records::child(decision.job, index, child, sequence, now));
+                        let birth = Birth {
+                            parent: decision.job,
+                            index,
+                            id,
+                        };
+                        made.push(records::child(birth, child, sequence, now));
                     }
                 }
                 Some(Change::Requeue(requeue)) => {
@@ -335,16 +355,45 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         Ok(ticket)
     }
 
+    /// The ids of the children that these decisions make. None is another job's, known or made here.
+    fn child_ids(&self, decisions: &Decisions, body: Option<&SettleBody>) -> ChildIds {
+        let mut made = HashSet::new();
+        let of = |(index, decision): (usize, &Decision)| match decision.change {
+            Some(Change::Finish(finish)) if finish.end == End::Ok => {
+                let children = report_at(body, index, decision.job).children();
+                let sequence = self.dispatcher.sequence(decision.job).unwrap_or_default();
+                let first_free = |index| {
+                    let mut ids = (0..).map(|taken| child_id(decision.job, sequence, index, taken));
+                    let free = |id: &JobId| self.bus.find(*id).is_none() || active(Mutant::TakenChildId);
+                    ids.find(|id| free(id) && made.insert(*id))
+                        .unwrap_or(decision.job)
+                };
+                (0_u32..)
+                    .zip(children)
+                    .map(|(index, _)| index)
+                    .map(first_free)
+                    .collect()
+            }
+            _ => Vec::new(),
+        };
+        decisions.jobs.iter().enumerate().map(of).collect()
+    }
+
     /// What each outcome's caller is told, in the order of the request.
-    fn results(&self, decisions: &Decisions, body: &SettleBody) -> Result<Vec<SettleResult>, Refusal> {
+    fn results(
+        &self,
+        decisions: &Decisions,
+        body: &SettleBody,
+        ids: &ChildIds,
+    ) -> Result<Vec<SettleResult>, Refusal> {
         let mut results = Vec::with_capacity(decisions.jobs.len());
-        for (index, decision) in decisions.jobs.iter().enumerate() {
+        for (index, (decision, ids)) in decisions.jobs.iter().zip(ids).enumerate() {
             let Some(verdict) = decision.verdict else { continue };
             let id = decision.job;
             let said = nth(body, index, id).map(|outcome| &outcome.said);
             let is = match verdict {
                 Verdict::Applied => SettleIs::Applied {
-                    children: child_ids(id, said),
+                    children: ids.clone(),
                 },
                 Verdict::Released => SettleIs::Released,
                 Verdict::Duplicate => SettleIs::Duplicate,
@@ -406,13 +455,10 @@ fn nth(body: &SettleBody, index: usize, id: JobId) -> Option<&JobOutcome> {
     }
 }
 
-fn child_ids(parent: JobId, said: Option<&Result<Said, Refusal>>) -> Vec<JobId> {
-    match said {
-        Some(Ok(Said::Ok { children, .. })) => (0_u32..)
-            .zip(children)
-            .map(|(index, _)| child_id(parent, index))
-            .collect(),
-        _ => Vec::new(),
+fn report_at(body: Option<&SettleBody>, index: usize, job: JobId) -> Report<'_> {
+    Report {
+        body,
+        outcome: body.and_then(|body| nth(body, index, job)),
     }
 }
 

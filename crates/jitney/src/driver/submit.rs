@@ -121,8 +121,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         match self.pending.get_mut(&ticket) {
             Some(Pending::Submit(first)) => first.repeats.push(repeat),
             Some(Pending::SubmitMany(first)) => first.repeats.push(repeat),
-            // Only these two append submits with an id or a key.
-            Some(Pending::Grant(_) | Pending::Settle(_) | Pending::Change) | None => {}
+            // Its id is that of a child.
+            Some(Pending::Settle(first)) => first.repeats.push(repeat),
+            Some(Pending::Grant(_) | Pending::Change) | None => {
+                self.unexpect_waiter(repeat.wait);
+                let detail = "no submit is in the append that has its id".to_owned();
+                return Err(Refusal::Internal(detail));
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 #![cfg(test)]
 
 mod backpressure;
+mod children;
 mod content;
 mod delivery;
 mod dir_log;
@@ -78,6 +79,9 @@ macro_rules! every_bus {
                 of_many_callers_at_once_only_those_with_a_place_submit
                 processors_that_come_at_once_stay_within_their_limit
                 a_poll_that_settles_what_is_unknown_takes_one_batch;
+            children:
+                a_parent_that_comes_again_has_other_children
+                a_childs_id_that_is_taken_is_made_anew;
             many:
                 each_of_many_is_recognised_on_its_own
                 one_and_one_of_many_that_meet_in_flight_are_one_job
@@ -113,6 +117,8 @@ macro_rules! buses_that_outlive_their_process {
                 c37_a_second_signal_ends_at_once_and_loses_nothing
                 c37_a_worker_inside_the_process_ends_with_it_and_its_jobs_start_at_once
                 c40_the_same_submit_after_a_restart_is_the_same_job;
+            children:
+                a_childs_id_that_is_taken_is_made_anew_after_a_restart;
             many:
                 accepted_of_many_is_there_after_a_restart;
         }
@@ -146,6 +152,8 @@ macro_rules! buses_on_a_faulty_medium {
                 c31_a_full_medium_refuses_new_work_and_takes_outcomes;
             lifecycle:
                 c40_a_repeat_of_a_submit_that_found_no_room_is_a_new_submit;
+            children:
+                a_submit_that_meets_a_child_in_flight_is_answered;
             many:
                 one_of_many_that_no_append_can_hold_is_refused_alone
                 many_that_found_no_room_are_new_when_they_come_again

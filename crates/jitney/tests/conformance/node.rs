@@ -282,6 +282,15 @@ impl<H: Harness> Node<H> {
         self.settled(call).expect("a settle is answered at once")
     }
 
+    /// The whole answer to a settle that is taken at once.
+    pub(crate) fn settle_whole(&mut self, settle: Settle) -> SettleAnswer {
+        let call = self.call(Command::Settle(settle));
+        match self.answered(call) {
+            Answer::Settled(answer) => answer,
+            other => panic!("no answer to a settle: {other:?}"),
+        }
+    }
+
     pub(crate) fn settled(&mut self, call: Call) -> Option<Result<Vec<&'static str>, Refusal>> {
         Some(match self.answer(call)? {
             Answer::Settled(answer) => Ok(verdicts(&answer)),

@@ -373,7 +373,12 @@ impl Checker {
             .orders
             .values()
             .any(|other| other.identity == order.identity && other.id != order.id);
-        if other {
+        // It may be a child's.
+        let child = match order.identity {
+            Identity::Own(id) => self.jobs.get(&id).is_some_and(|job| job.order != order.id),
+            _ => false,
+        };
+        if other || child {
             Ok(())
         } else {
             broken("identity", || {

@@ -28,12 +28,13 @@ impl Checker {
         records: &[Written],
         result: &Result<Ticket, AppendError>,
     ) -> Verdict {
-        let ok = result.is_ok();
+        let Ok(ticket) = result else {
+            return self.append_refused(records);
+        };
         let mut effects = Vec::with_capacity(records.len());
-        let mut dispatches = 0;
         for record in records {
             match record {
-                Written::Submit { id, data, .. } if ok => {
+                Written::Submit { id, data, .. } => {
                     self.submit_appended(now, *id, data)?;
                     effects.push(Effect::Submit(*id));
                 }
@@ -44,26 +45,18 @@ impl Checker {
                     in_process,
                     jobs,
                 } => {
-                    dispatches += 1;
-                    let fate = match (ok, dispatches) {
-                        (true, _) => Decided::Written,
-                        (false, 1) => Decided::Refused,
-                        (false, _) => Decided::RefusedBehind,
-                    };
-                    self.decided(*token, worker, jobs, fate)?;
-                    if ok {
-                        let lease = (worker.clone(), request_id.clone(), *in_process);
-                        self.dispatched(now, *token, lease, jobs)?;
-                        effects.push(Effect::Grant(*token));
-                    }
+                    self.decided(*token, worker, jobs, Decided::Written)?;
+                    let lease = (worker.clone(), request_id.clone(), *in_process);
+                    self.dispatched(now, *token, lease, jobs)?;
+                    effects.push(Effect::Grant(*token));
                 }
-                Written::Delivered(token) if ok => {
+                Written::Delivered(token) => {
                     if let Some(lease) = self.leases.get_mut(token) {
                         lease.mark = lease.mark.or(Some(false));
                         effects.push(Effect::Mark(*token, lease.dispatches));
                     }
                 }
-                Written::Outcome(ended) if ok => {
+                Written::Outcome(ended) => {
                     self.ending(now, ended)?;
                     effects.push(Effect::End(ended.id));
                 }
@@ -74,7 +67,7 @@ impl Checker {
                     alone,
                     attempts,
                     crashes,
-                } if ok => {
+                } => {
                     let fate = Fate::Queued { written: false };
                     let back = Back {
                         token: *token,
@@ -86,16 +79,26 @@ impl Checker {
                     self.returning(now, *id, back)?;
                     effects.push(Effect::Back(*id));
                 }
-                _ => {}
+                Written::Setting(..) => {}
             }
         }
-        match result {
-            Ok(ticket) => {
-                self.control.queued(*ticket, records);
-                self.queued(now, *ticket, effects)
+        self.control.queued(*ticket, records);
+        self.queued(now, *ticket, effects)
+    }
+
+    /// There was no room: batches that were decided are back in their lanes.
+    fn append_refused(&mut self, records: &[Written]) -> Verdict {
+        let mut fate = Decided::Refused;
+        for record in records {
+            if let Written::Dispatch {
+                token, worker, jobs, ..
+            } = record
+            {
+                self.decided(*token, worker, jobs, fate)?;
+                fate = Decided::RefusedBehind;
             }
-            Err(_) => Ok(()),
         }
+        Ok(())
     }
 
     /// The append waits to be durable.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use jitney::driver::child_id;
 use jitney::driver::port::{Answer, CallId};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{IdempotencyKey, JobId, Priority};
@@ -95,11 +96,11 @@ impl World {
         let stolen = stolen
             .and_then(|at| self.orders.get(at))
             .map(|other| other.identity);
-        let identity = stolen.unwrap_or(identity);
-        if matches!(identity, Identity::Own(_)) && !self.checker.is_remembered() {
-            // The id may be forgotten and stand for a new job later, whose children would have the old ones' ids.
-            order.work = Work::Succeed { children: 0 };
-        }
+        // Or the id that a child would have.
+        let childs = self.rng.permille(40).then(|| self.rng.index(self.parents.len()));
+        let childs = childs.and_then(|at| self.parents.get(at));
+        let childs = childs.map(|&(parent, sequence)| Identity::Own(child_id(parent, sequence, 0, 0)));
+        let identity = stolen.or(childs).unwrap_or(identity);
         self.add_order(order.identified(identity))
     }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use jitney::driver::port::{Answer, CallId, Inbound};
-use jitney::job::Token;
+use jitney::job::{JobId, Token};
 use joblog::testing::SimDisk;
 
 use crate::checker::{Asked, Checker, Violation};
@@ -60,6 +60,8 @@ pub(crate) struct World {
     /// Open calls: whose they are.
     calls: BTreeMap<CallId, Owner>,
     next_call: u64,
+    /// Jobs that may have children, with their places in the order of acceptance.
+    parents: Vec<(JobId, u64)>,
     /// Tokens that were handed out, for workers that use the wrong one.
     tokens: Vec<Token>,
     /// The faults are over.
@@ -157,6 +159,7 @@ impl World {
             operator: Operator::default(),
             calls: BTreeMap::new(),
             next_call: 1,
+            parents: Vec::new(),
             tokens: Vec::new(),
             calm: false,
             wakes: 0,

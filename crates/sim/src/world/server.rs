@@ -9,6 +9,7 @@ use jitney::bus::{Bus, MemoryBus, Retention};
 use jitney::clock::Clock;
 use jitney::driver::port::{Answer, CallId, Inbound};
 use jitney::driver::{Driver, Ended, Options, Turn};
+use jitney::job::JobId;
 use joblog::log::Log;
 
 use super::{Happening, SECOND, World};
@@ -18,7 +19,7 @@ use crate::disk::{Hands, SimExecutor, SimStorage, Step};
 use crate::observed::ObservedBus;
 use crate::port::{PortState, SimPort};
 use crate::random::Rng;
-use crate::tape::{Seen, Tape};
+use crate::tape::{Seen, Tape, Written};
 
 /// Turns without any time passing, or anything coming in, beyond which the driver runs in circles.
 const RESTLESS_MAX: u32 = 1_000;
@@ -245,8 +246,10 @@ impl World {
             self.trace.line(now, || format!("  {seen:?}"));
             let verdict = self.checker.seen(now, &seen);
             self.judge(verdict);
-            if let Seen::Answer(call, answer) = seen {
-                self.send(call, *answer, boot);
+            match seen {
+                Seen::Answer(call, answer) => self.send(call, *answer, boot),
+                Seen::Append { records, .. } => self.parents.extend(records.iter().filter_map(parent)),
+                _ => {}
             }
         }
         let Some(server) = &mut self.server else { return };
@@ -347,5 +350,18 @@ impl World {
             let verdict = self.checker.audit(now, server.driver.bus());
             self.judge(verdict);
         }
+    }
+}
+
+/// A job that may have children, and its place in the order of acceptance.
+const fn parent(record: &Written) -> Option<(JobId, u64)> {
+    match record {
+        Written::Submit {
+            id,
+            parent: None,
+            sequence,
+            ..
+        } => Some((*id, *sequence)),
+        _ => None,
     }
 }
