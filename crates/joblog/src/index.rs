@@ -257,9 +257,6 @@ impl Index {
             // Nobody submits an id of the server's own anew; a log that says so is read all the same.
             self.result_gone(id, &before);
         }
-        if !self.starting {
-            self.shed();
-        }
         Some(seat)
     }
 
@@ -274,8 +271,10 @@ impl Index {
         std::hint::black_box(records.filter(known).count());
     }
 
-    /// Forgets up to `at_most` jobs whose time is up. Says whether there may be more.
+    /// Forgets results that are more than may be kept, and up to `at_most` jobs whose time is up. Says whether there
+    /// may be more of these.
     pub(crate) fn expire(&mut self, now: Now, at_most: usize) -> bool {
+        self.shed();
         for _ in 0..at_most {
             let Some(id) = self.retention.next_expired(now) else {
                 return false;

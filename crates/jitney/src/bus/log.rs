@@ -249,7 +249,10 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
             self.broken = true;
             self.events.push_back(Event::Broken);
         }
-        self.start_chore();
+        // What has just ended is read by those who wait for it before a full disk lets results give way.
+        if self.events.is_empty() {
+            self.start_chore();
+        }
         self.events.pop_front()
     }
 
@@ -369,7 +372,7 @@ mod tests {
     use joblog::testing::SimDisk;
 
     use super::*;
-    use crate::bus::SettingRecord;
+    use crate::bus::{SettingRecord, sample};
 
     /// Does the log's I/O when a test says so; chores at once.
     #[derive(Default)]
@@ -432,6 +435,39 @@ mod tests {
         };
         poll_all(&mut bus, later);
         assert!(bus.executor().commit.is_some(), "the mark is written");
+    }
+
+    /// Two callers waited, both jobs were settled together, and only one result may be kept.
+    #[test]
+    fn a_result_gives_way_only_after_its_outcome_was_told() {
+        let limits = Limits {
+            results_max: 1,
+            ..Limits::default()
+        };
+        let opened = Log::open(
+            SimDisk::default(),
+            options(&limits, 64 << 20, 0),
+            Box::new(|| 7),
+            Now::default(),
+        );
+        let mut bus = LogBus::new(opened.unwrap().log, ByHand::default());
+        let ids = [JobId([1; 16]), JobId([2; 16])];
+        let mut told = Vec::new();
+        for records in [ids.map(sample::submit), ids.map(sample::outcome)] {
+            poll_all(&mut bus, at(1));
+            bus.append(&records, Space::Settle, Durability::Sync).unwrap();
+            poll_all(&mut bus, at(1));
+            let synced = bus.executor().commit.take().unwrap().sync();
+            bus.executor().done.push_back(Done::Synced(synced));
+            while let Some(event) = bus.poll(at(1)) {
+                if let Event::Outcome(id) = event {
+                    let stored = bus.read(id).unwrap().expect("it is there");
+                    assert!(stored.outcome.is_some(), "{id}");
+                    told.push(id);
+                }
+            }
+        }
+        assert_eq!((told.as_slice(), bus.usage().results), (&ids[..], 1));
     }
 
     #[test]

@@ -145,13 +145,14 @@ impl MemoryBus {
                     .push_back((after(now, self.retention.key_ttl), id));
             }
         }
+    }
+
+    /// Once everybody who waits has read what was told: a result does not give way before.
+    fn expire(&mut self, now: Mono) {
         while self.usage.results > self.retention.results_max {
             self.usage.results_evicted += 1;
             self.drop_oldest_result();
         }
-    }
-
-    fn expire(&mut self, now: Mono) {
         while self.oldest_result().is_some_and(|(due, _)| due <= now) {
             self.drop_oldest_result();
         }
@@ -307,13 +308,34 @@ fn encoded(record: &Record<'_>) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use joblog::ids::WallMs;
-    use joblog::record::{End, Outcome};
-
     use super::*;
-    use crate::job::Priority;
+    use crate::bus::sample::{outcome, submit};
+    use crate::clock::WallMs;
 
     const HOUR: Duration = Duration::from_hours(1);
+
+    /// Two callers waited, both jobs were settled together, and only one result may be kept.
+    #[test]
+    fn a_result_gives_way_only_after_its_outcome_was_told() {
+        let retention = Retention {
+            result_ttl: HOUR,
+            key_ttl: HOUR,
+            results_max: 1,
+        };
+        let mut bus = MemoryBus::new(1, retention);
+        let ids = [JobId([1; 16]), JobId([2; 16])];
+        for records in [ids.map(submit), ids.map(outcome)] {
+            bus.append(&records, Space::Settle, Durability::Sync).unwrap();
+        }
+        let mut told = Vec::new();
+        while let Some(event) = bus.poll(Now::default()) {
+            if let Event::Outcome(id) = event {
+                assert!(bus.read(id).unwrap().is_some(), "{id}");
+                told.push(id);
+            }
+        }
+        assert_eq!((told.as_slice(), bus.usage().results), (&ids[..], 1));
+    }
 
     /// An outcome that ended a quiet hour was dated at the beginning of that hour, so its result went early.
     #[test]
@@ -330,46 +352,10 @@ mod tests {
         };
         let drain = |bus: &mut MemoryBus, now| while bus.poll(now).is_some() {};
         let id = JobId([1; 16]);
-        let submit = Submit {
-            id,
-            processor: "p",
-            group: "g",
-            priority: Priority::Normal,
-            data: b"1",
-            content_type: None,
-            key: None,
-            labels: Vec::new(),
-            idempotency: None,
-            fingerprint: 0,
-            client_id: false,
-            parent: None,
-            traceparent: None,
-            ttl_ms: None,
-            deadline: None,
-            run_at: None,
-            sequence: 1,
-            accepted: WallMs(0),
-        };
-        bus.append(&[Record::Submit(submit)], Space::Submit, Durability::Sync)
+        bus.append(&[submit(id)], Space::Submit, Durability::Sync)
             .unwrap();
         drain(&mut bus, at(Duration::ZERO));
-        let outcome = Outcome {
-            id,
-            end: End::Ok,
-            reason: None,
-            token: None,
-            worker: None,
-            started: None,
-            finished: WallMs(0),
-            attempts: 1,
-            crashes: 0,
-            result: b"2",
-            content_type: None,
-            error: None,
-            children: 0,
-            keep_ms: None,
-        };
-        bus.append(&[Record::Outcome(outcome)], Space::Settle, Durability::Sync)
+        bus.append(&[outcome(id)], Space::Settle, Durability::Sync)
             .unwrap();
         drain(&mut bus, at(HOUR));
         drain(&mut bus, at(HOUR * 2 - Duration::from_micros(1)));

@@ -19,6 +19,8 @@
 
 pub mod log;
 mod memory;
+#[cfg(test)]
+mod sample;
 
 pub use joblog::log::{AppendError, Durability, Failure, KeyEntry, Known, Space, Ticket, Usage};
 pub use joblog::record::{Record, Setting as SettingRecord};

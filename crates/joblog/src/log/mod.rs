@@ -231,11 +231,12 @@ impl<S: Storage> Log<S> {
         self.progress.pop_front()
     }
 
-    /// Forgets what is past its time. Call it when [`Log::next_timer`] says so.
+    /// Forgets what is past its time, or more than may be kept. Call it when [`Log::next_timer`] says so, and after
+    /// everybody who waits for what [`Log::progress`] told has read it: a result does not give way before.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
-        self.enter_durable();
         self.index.expire(now, EXPIRE_AT_ONCE);
+        self.enter_durable();
         if self.chore.is_none() && !self.spares.wants_more() && self.spares.may_try(now.mono) {
             self.room_found();
         }

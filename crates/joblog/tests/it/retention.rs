@@ -127,7 +127,12 @@ fn results_give_way_oldest_first_and_a_keyed_job_stays_known() {
     for number in 1..=4 {
         log.settle(number, b"done").unwrap();
         expire(&mut log, SECOND);
+        assert!(
+            log.result(number).is_some(),
+            "whoever waits for it reads it first"
+        );
     }
+    expire(&mut log, SECOND);
     let gave_way = Known::Finished {
         fingerprint: 42,
         end: End::Ok,
@@ -158,6 +163,7 @@ fn result_bytes_are_bounded_too() {
         log.settle_down();
         log.settle(number, &[0; 1000]).unwrap();
         log.settle_down();
+        expire(&mut log, 0);
         assert!(log.log.usage().result_bytes <= 5000);
     }
     assert_eq!(log.log.usage().results, 3);
