@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::clock::Mono;
 use crate::dispatcher::Dispatcher;
-use crate::dispatcher::entry::Place;
+use crate::dispatcher::entry::{Place, Spent};
 use crate::dispatcher::event::{Change, Requeue};
 use crate::job::{Cause, JobId};
 use crate::mutants::{Mutant, active};
@@ -88,8 +88,9 @@ impl Dispatcher {
                 Change::Finish(_) => self.finish(slot, commit.by_settle),
                 Change::Requeue(requeue) => {
                     self.count(slot, &requeue);
-                    self.jobs[slot].tried().spent = commit.by_settle;
+                    self.jobs[slot].tried().spent = Spent::No;
                     if commit.by_settle {
+                        self.jobs[slot].tried().spent = Spent::by(requeue.cause);
                         self.close_member(slot, true);
                     }
                     if let Some(due) = commit.due {

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 use crate::clock::{Mono, WallMs};
 use crate::dispatcher::id_index::IdIndex;
 use crate::dispatcher::slab::Slab;
-use crate::job::{Group, JobId, Token};
+use crate::job::{Cause, Group, JobId, Token};
 
 /// A job's order in its lane; the slot number only tells equal sequences apart.
 pub(super) type Order = (u64, u32);
@@ -45,12 +45,34 @@ pub(super) struct Tried {
     pub(super) started: Option<WallMs>,
     /// The lease granted last: the only one whose word counts.
     pub(super) last: Option<Token>,
-    /// A settle under `last` took effect already.
-    pub(super) spent: bool,
+    /// Whether a settle under `last` took effect already.
+    pub(super) spent: Spent,
     /// Its place among the members of that lease.
     pub(super) seat: usize,
     /// The unit it is in, while its place is [`Place::Unit`].
     pub(super) unit: Order,
+}
+
+/// What a settle under a job's last token did, if it took effect and sent the job back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Spent {
+    /// Nothing yet: the token is good.
+    #[default]
+    No,
+    /// It reported the job: the same report again is a duplicate.
+    Reported,
+    /// It ended the lease without an outcome that could be taken: one that comes now is late.
+    Missed,
+}
+
+impl Spent {
+    /// What a settle leaves that sends a job back for this cause.
+    pub(super) fn by(cause: Cause) -> Self {
+        match cause {
+            Cause::MissingOutcome => Self::Missed,
+            _ => Self::Reported,
+        }
+    }
 }
 
 /// Where a job is; the states of docs/state_machine.md.
@@ -76,7 +98,11 @@ impl Job {
     }
 
     pub(super) fn spent(&self) -> bool {
-        self.tried.as_ref().is_some_and(|tried| tried.spent)
+        self.spent_by() != Spent::No
+    }
+
+    pub(super) fn spent_by(&self) -> Spent {
+        self.tried.as_ref().map_or(Spent::No, |tried| tried.spent)
     }
 
     pub(super) fn tried(&mut self) -> &mut Tried {

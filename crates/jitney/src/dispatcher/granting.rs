@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::between;
 use crate::dispatcher::Dispatcher;
-use crate::dispatcher::entry::Place;
+use crate::dispatcher::entry::{Place, Spent};
 use crate::dispatcher::event::{ClosedBy, Grant, GrantedJob};
 use crate::dispatcher::leases::{Lease, Member, Phase};
 use crate::dispatcher::polls::Pending;
@@ -37,7 +37,7 @@ impl Dispatcher {
             let wall = self.now.wall;
             let tried = self.jobs[slot].tried();
             tried.last = Some(token);
-            tried.spent = false;
+            tried.spent = Spent::No;
             tried.seat = seat;
             tried.deliveries = tried.deliveries.saturating_add(1);
             tried.started.get_or_insert(wall);

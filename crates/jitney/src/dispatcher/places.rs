@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bus::{Arrival, Past};
 use crate::clock::{Mono, after};
-use crate::dispatcher::entry::{Job, Place, Tried};
+use crate::dispatcher::entry::{Job, Place, Spent, Tried};
 use crate::dispatcher::lane::Lane;
 use crate::dispatcher::queue::{Queue, Sort};
 use crate::dispatcher::rate::Rate;
@@ -39,7 +39,7 @@ impl Dispatcher {
                     deliveries: past.deliveries,
                     started: past.started,
                     last: past.last_token,
-                    spent: past.spent,
+                    spent: if past.spent { Spent::Reported } else { Spent::No },
                     ..Tried::default()
                 })
             }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::bus::RecoveredLease;
 use crate::dispatcher::Dispatcher;
+use crate::dispatcher::entry::Spent;
 use crate::dispatcher::event::{Action, ClosedBy};
 use crate::dispatcher::leases::{Lease, Member, Phase};
 use crate::dispatcher::timers::Timer;
@@ -58,7 +59,7 @@ impl Dispatcher {
         for (seat, &slot) in slots.iter().enumerate() {
             let tried = self.jobs[slot].tried();
             tried.last = Some(token);
-            tried.spent = false;
+            tried.spent = Spent::No;
             tried.seat = seat;
             tried.started.get_or_insert(recovered.granted);
         }

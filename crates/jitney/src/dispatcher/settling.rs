@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::dispatcher::Dispatcher;
-use crate::dispatcher::entry::{IdHash, Place};
+use crate::dispatcher::commits::Commit;
+use crate::dispatcher::entry::{IdHash, Place, Spent};
 use crate::dispatcher::event::{Action, Change, Decision, Decisions, Report, Settle, Verdict};
 use crate::dispatcher::retry::Try;
 use crate::job::{Cause, End, JobId, Priority, Token};
@@ -31,7 +32,7 @@ impl Dispatcher {
         let slots = self.named_slots(&settle);
         for (&(job, report), slot) in settle.outcomes.iter().zip(slots) {
             let verdict = if named.insert(job) {
-                self.standing(slot, job, token, &members)
+                self.standing(slot, (job, report), token, &members)
             } else {
                 Err(Verdict::Duplicate)
             };
@@ -74,7 +75,7 @@ impl Dispatcher {
     fn standing(
         &self,
         slot: Option<u32>,
-        id: JobId,
+        (id, report): (JobId, Report),
         token: Token,
         members: &Members,
     ) -> Result<u32, Verdict> {
@@ -88,9 +89,14 @@ impl Dispatcher {
             return Err(if was_held { Verdict::Late } else { Verdict::Unknown });
         }
         if job.spent() {
-            return Err(Verdict::Duplicate);
+            return Err(after(job.spent_by(), report));
         }
         match self.commits.get(&slot) {
+            Some(Commit {
+                by_settle: true,
+                change: Change::Requeue(requeue),
+                ..
+            }) => Err(after(Spent::by(requeue.cause), report)),
             Some(commit) if commit.by_settle => Err(Verdict::Duplicate),
             Some(commit) if matches!(commit.change, Change::Finish(_)) => Err(Verdict::Late),
             Some(_) | None => Ok(slot),
@@ -117,7 +123,10 @@ impl Dispatcher {
                 this.fail(Cause::Error, retry_after, policy, wall),
             ),
             Report::Release if held => (Verdict::Released, this.release()),
-            Report::Refused if last => (Verdict::Refused, this.fail(Cause::Error, None, policy, wall)),
+            Report::Refused if last => (
+                Verdict::Refused,
+                this.fail(Cause::MissingOutcome, None, policy, wall),
+            ),
             Report::Release => return unchanged(id, Verdict::Released),
             Report::Refused => return unchanged(id, Verdict::Refused),
         };
@@ -153,6 +162,15 @@ impl Dispatcher {
             started: job.tried.as_ref().and_then(|tried| tried.started),
             single: lease.map_or(alone || realtime, |lease| lease.single),
         }
+    }
+}
+
+/// What a report is told that comes after another settle under its token sent the job back.
+const fn after(spent: Spent, report: Report) -> Verdict {
+    match (spent, report) {
+        (Spent::Missed, Report::Refused) => Verdict::Refused,
+        (Spent::Missed, _) => Verdict::Late,
+        (Spent::No | Spent::Reported, _) => Verdict::Duplicate,
     }
 }
 

@@ -406,15 +406,21 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                     Some(Err(refusal)) => SettleIs::Refused(refusal.clone()),
                     _ => SettleIs::Unknown,
                 },
-                Verdict::Ended => self.ended_verdict(id, decisions.token)?,
+                Verdict::Ended => self.ended_verdict(id, decisions.token, said)?,
             };
             results.push(SettleResult { id, is });
         }
         Ok(results)
     }
 
-    /// A job that is not unsettled any more: was it settled under this very token?
-    fn ended_verdict(&self, id: JobId, token: Token) -> Result<SettleIs, Refusal> {
+    /// A job that is not unsettled any more: was it settled under this very token, and in this way? An outcome that is
+    /// corrected after a refused one was its last try is late.
+    fn ended_verdict(
+        &self,
+        id: JobId,
+        token: Token,
+        said: Option<&Result<Said, Refusal>>,
+    ) -> Result<SettleIs, Refusal> {
         if !matches!(self.bus.find(id), Some(Known::Finished { .. })) {
             return Ok(SettleIs::Unknown);
         }
@@ -422,8 +428,12 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             .bus
             .read(id)
             .map_err(|error| Refusal::Internal(error.to_string()))?;
-        let same = stored.map_or(Ok(false), |stored| view::settled_under(&stored, token))?;
-        Ok(if same { SettleIs::Duplicate } else { SettleIs::Late })
+        let end = stored.map_or(Ok(None), |stored| view::settled_under(&stored, token))?;
+        Ok(match (end, said) {
+            (Some(End::Error), Some(Err(refusal))) => SettleIs::Refused(refusal.clone()),
+            (Some(End::Ok), _) | (Some(_), Some(Ok(Said::Error { .. }))) => SettleIs::Duplicate,
+            _ => SettleIs::Late,
+        })
     }
 }
 

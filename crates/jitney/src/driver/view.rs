@@ -126,12 +126,13 @@ pub(super) fn traceparent(job: &StoredJob) -> Option<String> {
     submit.traceparent.map(str::to_owned)
 }
 
-/// Whether the stored outcome was given under this very lease.
-pub(super) fn settled_under(job: &StoredJob, token: crate::job::Token) -> Result<bool, Refusal> {
+/// How the job ended, if its stored outcome was given under this very lease.
+pub(super) fn settled_under(job: &StoredJob, token: crate::job::Token) -> Result<Option<End>, Refusal> {
     let Some(bytes) = &job.outcome else {
-        return Ok(false);
+        return Ok(None);
     };
-    Ok(decode_outcome(bytes)?.token == Some(token))
+    let outcome = decode_outcome(bytes)?;
+    Ok((outcome.token == Some(token)).then_some(outcome.end))
 }
 
 pub(super) const fn end_state(reason: Option<Reason>) -> State {

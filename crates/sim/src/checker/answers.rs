@@ -289,7 +289,7 @@ impl Checker {
                 let dead = matches!(&job.end, Some((ended, _)) if ended.reason == Some(Reason::Dead));
                 // Whose settle it was stands in a result that may have gone, or given way on a full disk.
                 let gone = !self.is_remembered() || self.ever_full;
-                if other || dead || gone {
+                if other || dead || gone || self.had_no_outcome(token, job, id) {
                     return Ok(());
                 }
                 broken("fencing", || {

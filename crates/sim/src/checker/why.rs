@@ -2,7 +2,7 @@
 //! under that very token, or from a term that ran out.
 
 use jitney::driver::port::{JobOutcome, Said, SettleBody};
-use jitney::job::{Cause, End, JobId, Priority, Reason};
+use jitney::job::{Cause, End, JobId, Priority, Reason, Token};
 
 use super::jobs::{Back, Job};
 use super::leases::Lease;
@@ -143,6 +143,16 @@ impl Checker {
             });
         }
         Ok(())
+    }
+
+    /// The lease may have ended without an outcome for the job that could be taken.
+    pub(super) fn had_no_outcome(&self, token: Token, job: &Job, id: JobId) -> bool {
+        let said = self.leases.get(&token).is_some_and(|lease| {
+            let mut words = lease.words(id);
+            words.any(|word| matches!(word, Word::Missing) || self.refused_try(&word))
+        });
+        // What was said before a restart is not known any more; that this was the last try is.
+        said || matches!(&job.end, Some((ended, _)) if ended.reason == Some(Reason::Exhausted))
     }
 
     /// A try that failed and may be made again.

@@ -39,7 +39,7 @@ fn each_job_gets_its_own_verdict_in_the_order_of_the_settle() {
         causes[5..],
         [
             Some((Cause::Released, 0)),
-            Some((Cause::Error, 1)),
+            Some((Cause::MissingOutcome, 1)),
             Some((Cause::MissingOutcome, 1)),
             Some((Cause::MissingOutcome, 1)),
         ]
@@ -49,8 +49,38 @@ fn each_job_gets_its_own_verdict_in_the_order_of_the_settle() {
         (desk.state(1), desk.state(2), desk.state(4)),
         (None, Some(State::Queued), Some(State::Retrying))
     );
-    let again = desk.settle(grant.token, &[(2, OK), (4, OK), (1, OK)], false);
-    assert_eq!(verdicts(&again), [Some(Duplicate), Some(Duplicate), Some(Ended)]);
+    let again = desk.settle(grant.token, &[(2, OK), (1, OK)], false);
+    assert_eq!(verdicts(&again), [Some(Duplicate), Some(Ended)]);
+}
+
+/// Corrected after the last word, an outcome was called a duplicate: its worker took it for settled.
+#[test]
+fn an_outcome_that_is_corrected_after_the_last_word_is_late() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 2);
+    let grant = desk.lease();
+    let refused = [(1, Report::Refused)];
+    let decided = desk.settle(grant.token, &refused, true);
+    let corrected = [(1, OK), (2, OK)];
+    for _ in 0..2 {
+        // While the first is being written, and after.
+        let late = desk.settle(grant.token, &corrected, false);
+        assert_eq!(verdicts(&late), [Some(Verdict::Late), Some(Verdict::Late)]);
+        let same = desk.settle(grant.token, &refused, true);
+        assert_eq!(verdicts(&same), [Some(Verdict::Refused)]);
+        desk.commit(&decided);
+    }
+}
+
+#[test]
+fn an_outcome_that_is_corrected_before_the_last_word_counts() {
+    let mut desk = Desk::new();
+    desk.arrive(Normal, 2);
+    let grant = desk.lease();
+    let refused = desk.settle(grant.token, &[(1, Report::Refused), (2, OK)], false);
+    assert_eq!(changed(&refused), [id(2)]);
+    let corrected = desk.settle(grant.token, &[(1, OK)], true);
+    assert_eq!(verdicts(&corrected), [Some(Verdict::Applied)]);
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(super) struct MJob {
     started: Option<WallMs>,
     last: Option<Token>,
     spent: bool,
+    /// It is spent by a settle that had no outcome for the job.
+    missed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -370,6 +372,7 @@ impl Model {
             started: past.started,
             last: past.last_token,
             spent: past.spent,
+            missed: false,
         });
         self.forget_keys();
         if wait == 0 {

@@ -13,7 +13,7 @@ impl Model {
         let mut jobs = Vec::new();
         for (at, &(id, report)) in settle.outcomes.iter().enumerate() {
             let again = settle.outcomes[..at].iter().any(|&(other, _)| other == id);
-            jobs.push(match self.standing(id, token) {
+            jobs.push(match self.standing(id, report, token) {
                 _ if again => said(id, Verdict::Duplicate),
                 Err(verdict) => said(id, verdict),
                 Ok(()) => self.apply(id, report, settle.last),
@@ -41,7 +41,7 @@ impl Model {
         }));
     }
 
-    pub(super) fn standing(&self, id: JobId, token: Token) -> Result<(), Verdict> {
+    pub(super) fn standing(&self, id: JobId, report: Report, token: Token) -> Result<(), Verdict> {
         let job = self.find(id).ok_or(Verdict::Ended)?;
         if job.last != Some(token) {
             let was_held = match self.lease(token) {
@@ -51,8 +51,12 @@ impl Model {
             return Err(if was_held { Verdict::Late } else { Verdict::Unknown });
         }
         match job.place {
-            _ if job.spent => Err(Verdict::Duplicate),
-            MPlace::Committing(MCommit { by_settle: true, .. }) => Err(Verdict::Duplicate),
+            _ if job.spent => Err(again(job.missed, report)),
+            MPlace::Committing(MCommit {
+                by_settle: true,
+                change,
+                ..
+            }) => Err(again(missed(&change), report)),
             MPlace::Committing(MCommit {
                 change: Change::Finish(_),
                 ..
@@ -83,7 +87,7 @@ impl Model {
                 (Verdict::Released, self.back(id, Cause::Released, job.alone))
             }
             Report::Release => return said(id, Verdict::Released),
-            Report::Refused if last => (Verdict::Refused, self.fail(id, Cause::Error, None)),
+            Report::Refused if last => (Verdict::Refused, self.fail(id, Cause::MissingOutcome, None)),
             Report::Refused => return said(id, Verdict::Refused),
         };
         self.decide(id, Some(verdict), change, true)
@@ -221,6 +225,7 @@ impl Model {
                     let job = self.job(id);
                     (job.attempts, job.crashes, job.alone) = (back.attempts, back.crashes, back.alone);
                     job.spent = commit.by_settle;
+                    job.missed = missed(&commit.change);
                     job.clock = commit.due.unwrap_or(job.clock);
                     if matches!(back.cause, Cause::Expired | Cause::Crashed) && !back.alone {
                         together.entry(last).or_default().push(id);
@@ -301,6 +306,20 @@ fn counts(job: &MJob) -> (u32, u32, bool) {
             ..
         }) => (back.attempts, back.crashes, back.alone),
         _ => (job.attempts, job.crashes, job.alone),
+    }
+}
+
+/// Whether the change of a settle that ended the lease had no outcome to go by.
+fn missed(change: &Change) -> bool {
+    matches!(change, Change::Requeue(back) if back.cause == Cause::MissingOutcome)
+}
+
+/// What a report is told after the token was spent.
+fn again(missed: bool, report: Report) -> Verdict {
+    match report {
+        _ if !missed => Verdict::Duplicate,
+        Report::Refused => Verdict::Refused,
+        _ => Verdict::Late,
     }
 }
 
