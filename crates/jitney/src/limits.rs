@@ -31,7 +31,8 @@ pub struct Limits {
     pub children_max: u64,
     /// The longest wait of a submit, a read or a lease poll. 5 min.
     pub wait_max: Duration,
-    /// Bytes on disk at which new work is refused. `None`: 80 % of the disk, found at start.
+    /// Bytes of the log on disk, spare segments apart, at which new work is refused; at least three segments. `None`:
+    /// 80 % of the disk, found at start.
     pub log_bytes_max: Option<u64>,
     /// Idempotency keys and client ids in memory. 4M: about 600 MB.
     pub keys_max: u64,
@@ -46,6 +47,19 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The limit of the log's size, if a log of `bytes` has reached it.
+    #[must_use]
+    pub fn log_bytes_reached(&self, bytes: u64) -> Option<u64> {
+        self.log_bytes_max.filter(|limit| bytes >= *limit)
+    }
+
+    /// The limit of the log's size, if it is less than the bytes that a log needs: it may be reached although nothing
+    /// that the log holds matters any more.
+    #[must_use]
+    pub fn log_bytes_short_of(&self, needed: u64) -> Option<u64> {
+        self.log_bytes_max.filter(|limit| *limit < needed)
+    }
+
     /// What a body may be that is in memory as a whole, bytes; NDJSON is not.
     #[must_use]
     pub const fn whole_body_bytes_max(&self) -> u64 {

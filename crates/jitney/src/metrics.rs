@@ -557,6 +557,11 @@ fn server(out: &mut Out<'_>, moment: &ServerMoment) -> fmt::Result {
         usage.disk_bytes,
     )?;
     out.gauge(
+        "jitney_log_spare_bytes",
+        "Bytes of spare segments",
+        usage.spare_bytes,
+    )?;
+    out.gauge(
         "jitney_log_live_bytes",
         "Bytes of the log that matter",
         usage.live_bytes,

@@ -92,10 +92,11 @@ impl Plan {
             after_answers: !memory && on(rng, 400),
         };
         let busy = rng.permille(300);
-        Self {
+        let limits = draw_limits(rng);
+        let mut plan = Self {
             memory,
             policies,
-            limits: draw_limits(rng),
+            limits,
             io_max: if rng.permille(300) { 200_000 } else { 5_000 },
             net_max: if rng.permille(300) { 500_000 } else { 2_000 },
             order_gap: if busy {
@@ -116,6 +117,17 @@ impl Plan {
             processors,
             groups,
             faults,
+        };
+        plan.bound_log(&mut rng.clone());
+        plan
+    }
+
+    /// Where what ended is soon forgotten, the log may also be as small as it can be at all: once everything is worked
+    /// off, it must take jobs again.
+    fn bound_log(&mut self, rng: &mut Rng) {
+        let forgets = self.limits.result_ttl < Duration::from_mins(1);
+        if forgets && rng.permille(400) {
+            self.limits.log_bytes_max = Some(3 * self.segment_bytes);
         }
     }
 }

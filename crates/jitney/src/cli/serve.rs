@@ -129,7 +129,7 @@ impl From<StartError> for Failure {
                     .hint("another program may have it: `--listen 127.0.0.1:0` takes a free port")
             }
             StartError::Log { source, .. } => open_failure(message, &source),
-            StartError::Route(_) => Self::usage(message),
+            StartError::Route(_) | StartError::LogTooSmall { .. } => Self::usage(message),
             StartError::Thread(_) => Self::new(Exit::Io, message),
         }
     }

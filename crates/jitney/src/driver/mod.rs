@@ -304,9 +304,19 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             Readiness::Recovering
         } else if self.full {
             Readiness::DiskFull
+        } else if self.is_log_too_small() {
+            Readiness::LogTooSmall
         } else {
             Readiness::Ready
         }
+    }
+
+    /// Whether the log takes no jobs because of a limit that it cannot always keep. One that is merely reached is no
+    /// reason to be sent no workers.
+    fn is_log_too_small(&self) -> bool {
+        let usage = self.bus.usage();
+        let limit = self.limits.log_bytes_short_of(usage.needed_bytes);
+        limit.is_some_and(|limit| usage.segments_bytes() >= limit)
     }
 
     fn take_bus_events(&mut self) -> usize {

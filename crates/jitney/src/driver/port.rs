@@ -467,6 +467,8 @@ pub enum Readiness {
     Draining,
     /// There is no room for new work.
     DiskFull,
+    /// The log is as large as it may be, and that is less than it needs.
+    LogTooSmall,
     /// A sync failed; the process ends.
     Poisoned,
 }

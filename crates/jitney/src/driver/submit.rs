@@ -165,7 +165,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if usage.unsettled >= limits.jobs_max {
             return Err(self.queue_full("jobs_max", limits.jobs_max, &submit.processor));
         }
-        if let Some(limit) = limits.log_bytes_max.filter(|limit| usage.disk_bytes >= *limit) {
+        if let Some(limit) = limits.log_bytes_reached(usage.segments_bytes()) {
             return Err(self.queue_full("log_bytes_max", limit, &submit.processor));
         }
         if usage.queued_bytes >= limits.queued_bytes_max {

@@ -49,9 +49,10 @@ pub(super) fn limits(app: &App, info: Option<&Info>) -> Vec<Limit> {
             of_driver(|info| info.usage.result_bytes),
         ),
     ];
+    let log_bytes = of_driver(|info| info.usage.segments_bytes());
     let log = limits
         .log_bytes_max
-        .map(|limit| ("log_bytes_max", limit, of_driver(|info| info.usage.disk_bytes)));
+        .map(|limit| ("log_bytes_max", limit, log_bytes));
     rows.into_iter()
         .chain(log)
         .map(|(name, limit, used)| Limit { name, limit, used })

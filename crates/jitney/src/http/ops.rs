@@ -13,7 +13,7 @@ use crate::driver::port::{Answer, Command, Info, Readiness};
 use crate::driver::refusal::Refusal;
 use crate::limits::Limits;
 use crate::metrics::{Limit, Moment, ServerMoment};
-use crate::units::format_duration;
+use crate::units::{format_duration, format_size};
 
 /// What this server can do; a newer client sends an older server only what is listed.
 pub(super) const FEATURES: [&str; 16] = [
@@ -166,6 +166,7 @@ fn write_usage(json: &mut Json, app: &App, info: &Info) {
         ("results_evicted", usage.results_evicted),
         ("keys", usage.keys),
         ("disk_bytes", usage.disk_bytes),
+        ("spare_bytes", usage.spare_bytes),
         ("live_bytes", usage.live_bytes),
         ("queued_bytes", usage.queued_bytes),
         ("commit_groups", usage.groups),
@@ -194,11 +195,21 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Response<Body>> {
 
 /// Fails with the reason while the server cannot take work.
 pub(crate) async fn check_ready(app: &App) -> Result<()> {
-    match ask_info(app).await?.readiness {
+    let info = ask_info(app).await?;
+    match info.readiness {
         Readiness::Ready => Ok(()),
         Readiness::Recovering => Err(Refusal::Recovering.into()),
         Readiness::Draining => Err(Refusal::Draining.into()),
         Readiness::DiskFull => Err(Refusal::DiskFull.into()),
+        Readiness::LogTooSmall => Err(Problem::new(
+            Code::DiskFull,
+            format!(
+                "no new jobs are taken: the log has reached `log_bytes_max`, {}, and needs {}, three segments of \
+                 `segment_bytes`; raise the one or lower the other, and start again",
+                format_size(app.limits().log_bytes_max.unwrap_or(0)),
+                format_size(info.usage.needed_bytes),
+            ),
+        )),
         Readiness::Poisoned => Err(Problem::new(
             Code::OutcomeUnknown,
             "a write to the log failed; the process is ending",
@@ -270,7 +281,7 @@ const fn state_name(readiness: Readiness) -> &'static str {
         Readiness::Ready => "ready",
         Readiness::Recovering => "recovering",
         Readiness::Draining => "draining",
-        Readiness::DiskFull => "disk_full",
+        Readiness::DiskFull | Readiness::LogTooSmall => "disk_full",
         Readiness::Poisoned => "poisoned",
     }
 }

@@ -11,13 +11,14 @@ use tokio::task;
 
 use super::StartError;
 use super::handle::Handle;
-use super::log;
+use super::log::{self, DirBus};
 use super::options::BusOptions;
 use super::port::ChannelPort;
-use crate::bus::{Bus, MemoryBus, Retention};
+use crate::bus::{Bus, MemoryBus, Retention, Usage};
 use crate::clock::{Clock, SystemClock, between};
 use crate::driver::{self, Driver, Turn};
 use crate::entropy::random_u64;
+use crate::limits::Limits;
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,13 @@ impl From<driver::Ended> for Ended {
     }
 }
 
+/// Which bus, and what is known of its limits.
+pub(super) struct BusOf {
+    pub(super) options: BusOptions,
+    /// Whether somebody set `log_bytes_max`; else it was found.
+    pub(super) log_bytes_told: bool,
+}
+
 /// A driver that takes calls.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -56,7 +64,7 @@ impl Core {
     pub(super) async fn start(
         handle: Handle,
         port: ChannelPort,
-        bus: BusOptions,
+        bus: BusOf,
         options: driver::Options,
     ) -> Result<Self, StartError> {
         let thread = DriverThread {
@@ -117,10 +125,26 @@ impl Core {
     }
 }
 
+/// What is wrong with a limit that the log can never keep.
+fn too_small(limits: &Limits, usage: &Usage, segment: u64) -> Option<StartError> {
+    let needed = usage.needed_bytes;
+    let limit = limits.log_bytes_short_of(needed)?;
+    Some(StartError::LogTooSmall {
+        limit,
+        segment,
+        needed,
+    })
+}
+
+/// Whether nobody would miss anything if the server did not start.
+const fn holds_nothing(usage: &Usage) -> bool {
+    usage.unsettled == 0 && usage.results == 0 && usage.keys == 0
+}
+
 /// What the driver's thread is started with.
 struct DriverThread {
     handle: Handle,
-    bus: BusOptions,
+    bus: BusOf,
     options: driver::Options,
 }
 
@@ -133,7 +157,7 @@ impl DriverThread {
     ) {
         let clock = SystemClock::new();
         let limits = &self.options.limits;
-        match &self.bus {
+        match &self.bus.options {
             BusOptions::Memory => {
                 let retention = Retention {
                     result_ttl: limits.result_ttl,
@@ -153,8 +177,20 @@ impl DriverThread {
                     cache_bytes: *cache_bytes,
                 };
                 let opening = log::open(data, options, limits, &self.handle, clock.now());
+                let too_small = |bus: &DirBus| too_small(limits, &bus.usage(), *segment_bytes);
+                let opening = opening.map(|bus| (too_small(&bus), bus));
                 match opening {
-                    Ok(bus) => self.drive(bus, clock, port, opened, ended),
+                    Ok((Some(error), bus)) if self.bus.log_bytes_told && holds_nothing(&bus.usage()) => {
+                        // Unlocked before anyone hears.
+                        drop(bus);
+                        drop(opened.send(Err(error)));
+                    }
+                    Ok((short, bus)) => {
+                        if let Some(error) = short {
+                            tracing::warn!(%error, "no new jobs are taken once the log is as large as it may be");
+                        }
+                        self.drive(bus, clock, port, opened, ended);
+                    }
                     Err(source) => {
                         let data = data.clone();
                         drop(opened.send(Err(StartError::Log { data, source })));

@@ -34,6 +34,7 @@ use crate::http::{self, App, Door, RouteError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
+use crate::units::format_size;
 pub(crate) use core::Core;
 pub use core::Ended;
 use handle::Handle;
@@ -75,6 +76,22 @@ pub enum StartError {
         data: PathBuf,
         /// Why.
         source: OpenError,
+    },
+    /// `log_bytes_max` was set by hand, and the log can never keep it. The operator changes it, or `segment_bytes`.
+    #[error(
+        "`log_bytes_max` is {}, and a log with segments of {} needs at least {}: three of them, beside its spares; \
+         raise `log_bytes_max` or lower `segment_bytes`",
+        format_size(*limit),
+        format_size(*segment),
+        format_size(*needed)
+    )]
+    LogTooSmall {
+        /// The limit.
+        limit: u64,
+        /// The size of a segment.
+        segment: u64,
+        /// What the log needs.
+        needed: u64,
     },
     /// A route of the configuration cannot be served.
     #[error(transparent)]
@@ -139,11 +156,14 @@ struct Parts {
     port: ChannelPort,
     app: App,
     bus: BusOptions,
+    /// Whether somebody set `log_bytes_max`.
+    log_bytes_told: bool,
     driver: driver::Options,
 }
 
 impl Parts {
     fn prepare(options: Options) -> Result<Self, StartError> {
+        let log_bytes_told = options.limits.log_bytes_max.is_some();
         let limits = machine::bound(options.limits.clone(), &options.bus);
         let options = Options {
             limits: limits.clone(),
@@ -156,6 +176,7 @@ impl Parts {
             handle,
             port,
             bus: options.bus,
+            log_bytes_told,
             driver: driver::Options {
                 limits,
                 policies: options.policies,
@@ -166,7 +187,11 @@ impl Parts {
     }
 
     async fn start(self) -> Result<Core, StartError> {
-        Core::start(self.handle, self.port, self.bus, self.driver).await
+        let bus = core::BusOf {
+            options: self.bus,
+            log_bytes_told: self.log_bytes_told,
+        };
+        Core::start(self.handle, self.port, bus, self.driver).await
     }
 }
 

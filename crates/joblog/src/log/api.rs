@@ -56,6 +56,17 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a file of this length is used again: one that is much longer than a segment is of another time, and
+    /// would hold room for ever that nobody asked for.
+    pub(crate) const fn fits_a_segment(&self, bytes: u64) -> bool {
+        bytes >= self.segment_bytes && !self.is_too_long(bytes)
+    }
+
+    /// Whether a file is much longer than a segment: a little longer it is where frames of starts had to be added.
+    pub(crate) const fn is_too_long(&self, bytes: u64) -> bool {
+        bytes > self.segment_bytes + self.segment_bytes / 16
+    }
+
     pub(crate) fn check(&self) -> Result<(), String> {
         let beside = FRAMES_AT + RESERVE_BYTES + u64::try_from(2 * frame::HEAD).unwrap_or(u64::MAX);
         let needed = u64::try_from(self.frame_bytes_max)
@@ -320,6 +331,8 @@ pub struct Usage {
     pub keys: u64,
     /// Bytes on disk, spares included.
     pub disk_bytes: u64,
+    /// Bytes of spares: files that hold nothing and wait to become segments.
+    pub spare_bytes: u64,
     /// Bytes of records on disk that matter: what a restart must read again, and a copy would copy.
     pub live_bytes: u64,
     /// Bytes of records that wait for their write and sync.
@@ -334,4 +347,15 @@ pub struct Usage {
     pub submits_full: bool,
     /// Whether even settles are refused then.
     pub settles_full: bool,
+    /// Bytes of the segments that the log cannot do without, spares apart: the one that is written to, one of copies,
+    /// and one on its way from the first to the second. With less, what is not live cannot always be given back.
+    pub needed_bytes: u64,
+}
+
+impl Usage {
+    /// Bytes of the segments: what jobs, results and keys hold. Spares do not count: they hold nothing.
+    #[must_use]
+    pub const fn segments_bytes(&self) -> u64 {
+        self.disk_bytes.saturating_sub(self.spare_bytes)
+    }
 }

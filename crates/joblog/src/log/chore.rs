@@ -139,6 +139,7 @@ impl<S: Storage> Log<S> {
                     self.spares.put(Spare {
                         name: spare,
                         file: file.into(),
+                        bytes: self.options.segment_bytes,
                     });
                     self.room_found();
                 }
@@ -147,8 +148,8 @@ impl<S: Storage> Log<S> {
             Running::Retire { slot, spare } => {
                 let segment = self.segment_gone(slot);
                 if let (Some(segment), Some(name)) = (segment, spare) {
-                    let file = segment.file;
-                    self.spares.put(Spare { name, file });
+                    let super::Segment { file, bytes, .. } = segment;
+                    self.spares.put(Spare { name, file, bytes });
                 }
                 self.room_found();
             }
@@ -185,9 +186,7 @@ impl<S: Storage> Log<S> {
         };
         let segment = self.segments.get(slot)?;
         let name = segment.name.clone();
-        // A file that was not written to its full length is no use as a spare.
-        let full_length = segment.bytes >= self.options.segment_bytes;
-        if full_length && self.spares.wants_more() {
+        if self.options.fits_a_segment(segment.bytes) && self.spares.wants_more() {
             let spare = spare_name(self.spares.name_next());
             let work = Work::Recycle {
                 segment: name,
@@ -212,7 +211,7 @@ impl<S: Storage> Log<S> {
         let oldest_job = self.oldest_job();
         let unsettled = self.index.unsettled() > 0;
         for (slot, segment) in self.segments.iter() {
-            if slot == self.tail.slot || Some(slot) == cold_tail || segment.stays {
+            if slot == self.tail.slot || segment.stays {
                 continue;
             }
             let here = live.bytes(slot);
@@ -225,8 +224,9 @@ impl<S: Storage> Log<S> {
                 self.index.live.look_again();
                 return Some(slot);
             }
-            if segment.stream == Stream::Cold && here == 0 {
-                // It is there to say that hot segments may be gone, until another says it.
+            if Some(slot) == cold_tail || (segment.stream == Stream::Cold && here == 0) {
+                // The one is being filled. The other is there to say that hot segments may be gone, until another
+                // says it.
                 continue;
             }
             bytes += segment.bytes;
@@ -309,6 +309,7 @@ impl<S: Storage> Log<S> {
         if self.copying.copied() == Some(slot) {
             self.copy_done();
         }
+        self.copying.segment_gone(slot);
         Some(segment)
     }
 }

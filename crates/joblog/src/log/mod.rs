@@ -147,6 +147,9 @@ enum Closing {
     Done,
 }
 
+/// Segments beside the spares: the hot one, the cold one, and one on its way from the one to the other.
+const SEGMENTS_NEEDED: u64 = 3;
+
 /// Forgotten per tick: a bound on one call, not on the rate, as the timer asks for the next at once.
 const EXPIRE_AT_ONCE: usize = 10_000;
 
@@ -330,14 +333,15 @@ impl<S: Storage> Log<S> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let counts = self.index.counts();
         let segments: u64 = self.segments.iter().map(|(_, segment)| segment.bytes).sum();
-        let spares = count(self.spares.ready().len()) * self.options.segment_bytes;
+        let spare_bytes = self.spares.bytes();
         Usage {
             unsettled: count(self.index.unsettled()),
             results: count(self.index.results()),
             result_bytes: counts.result_bytes,
             results_evicted: counts.results_evicted,
             keys: count(self.index.keys()),
-            disk_bytes: segments + spares,
+            disk_bytes: segments + spare_bytes,
+            spare_bytes,
             live_bytes: self.index.live.total(),
             queued_bytes: self.queued_bytes(),
             groups: self.groups_written,
@@ -345,6 +349,7 @@ impl<S: Storage> Log<S> {
             syncs: self.syncs,
             submits_full: self.spares.is_full(Space::Submit),
             settles_full: self.spares.is_full(Space::Settle),
+            needed_bytes: SEGMENTS_NEEDED * self.options.segment_bytes,
         }
     }
 

@@ -7,7 +7,7 @@ use super::commit::{Commit, End, Reached, Switch};
 use super::effect::{Effect, What};
 use super::groups::{Contents, Group, own};
 use super::space::{Room, Spare};
-use super::{Closing, Durability, Failure, Log, Progress, Segment, Tail};
+use super::{Closing, Durability, Failure, Log, Progress, Segment, Space, Tail};
 use crate::frame::{self, Head, Kind};
 use crate::index::{Place, Warm};
 use crate::record::Record;
@@ -81,8 +81,11 @@ impl<S: Storage> Log<S> {
         if self.closing == Closing::Asked && self.spares.may_try(now.mono) {
             return self.commit_end();
         }
+        if self.is_exchange_due() {
+            return self.commit_exchange();
+        }
         if self.mark_at().is_some_and(|at| at <= now.mono) {
-            return Some(self.commit_empty(Kind::Mark));
+            return Some(self.commit_empty(Kind::Mark, None));
         }
         None
     }
@@ -137,8 +140,31 @@ impl<S: Storage> Log<S> {
 
     /// Whether a frame of so many bytes goes into another segment.
     pub(super) fn needs_switch(&self, bytes: u64) -> bool {
-        let capacity = self.hot().bytes.max(self.options.segment_bytes);
-        self.tail.sealed || self.tail.exhausted || self.tail.offset + bytes + RESERVE_BYTES > capacity
+        let full = self.tail.offset + bytes + RESERVE_BYTES > self.options.segment_bytes;
+        self.tail.sealed || self.tail.exhausted || full
+    }
+
+    /// Whether the hot segment gives way to a spare though nothing is written: no other segment can go while it is the
+    /// hot one, so nothing would ever give its room back if no new work is taken.
+    fn is_exchange_due(&self) -> bool {
+        if self.closing != Closing::Open {
+            return false;
+        }
+        let too_long = self.options.is_too_long(self.hot().bytes);
+        if too_long && self.spares.room(Space::Submit) == Room::Ready {
+            return true;
+        }
+        // What is done with this one: its file is a spare at once.
+        let used = self.tail.exhausted || self.tail.offset > self.options.segment_bytes / 2;
+        let dead = self.index.unsettled() == 0 && self.index.live.bytes(self.tail.slot) == 0;
+        let refuses = self.spares.is_full(Space::Submit) && self.spares.can_exchange();
+        used && dead && refuses && self.unsynced.is_empty()
+    }
+
+    /// Begins another segment with a mark.
+    fn commit_exchange(&mut self) -> Option<Commit<S>> {
+        let next = self.next_segment()?;
+        Some(self.commit_empty(Kind::Mark, Some(next)))
     }
 
     fn commit_group(&mut self, switch: bool) -> Option<Commit<S>> {
@@ -163,7 +189,7 @@ impl<S: Storage> Log<S> {
             self.closed();
             return None;
         }
-        Some(self.commit_empty(Kind::End))
+        Some(self.commit_empty(Kind::End, None))
     }
 
     fn closed(&mut self) {
@@ -172,12 +198,12 @@ impl<S: Storage> Log<S> {
         self.progress.push_back(Progress::Closed);
     }
 
-    fn commit_empty(&mut self, kind: Kind) -> Commit<S> {
+    fn commit_empty(&mut self, kind: Kind, next: Option<Next<S::File>>) -> Commit<S> {
         let group = Group {
             frame: vec![0; frame::HEAD],
             contents: Contents::default(),
         };
-        self.commit(kind, group, None, true)
+        self.commit(kind, group, next, true)
     }
 
     fn next_segment(&mut self) -> Option<Next<S::File>> {

@@ -13,6 +13,8 @@ use crate::time::{Mono, Now};
 pub(crate) struct Spare<F> {
     pub(crate) name: String,
     pub(crate) file: Arc<F>,
+    /// How long it is.
+    pub(crate) bytes: u64,
 }
 
 /// How long after a failure for want of room the next try comes, microseconds: people free space by hand.
@@ -89,8 +91,15 @@ impl<F> Spares<F> {
         self.ready.push(spare);
     }
 
-    pub(super) fn ready(&self) -> &[Spare<F>] {
-        &self.ready
+    /// What the spares take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.ready.iter().map(|spare| spare.bytes).sum()
+    }
+
+    /// Whether the hot segment, with nothing live in it, can be exchanged for a spare: the settles' will do, as the
+    /// segment takes its place. Not the recovery's.
+    pub(super) fn can_exchange(&self) -> bool {
+        self.ready.len() > held_back(Space::Settle)
     }
 
     /// Whether a spare should be made or kept now.

@@ -242,7 +242,7 @@ fn take_file<S: Storage>(
 }
 
 /// Gives every file that is free a spare's name: a replaced segment must not be read again once the
-/// one that replaces it is gone. Removes what is too many or too short.
+/// one that replaces it is gone. Removes what is too many, too short or too long.
 fn keep_spares<S: Storage>(
     storage: &S,
     options: &Options,
@@ -252,7 +252,8 @@ fn keep_spares<S: Storage>(
     let free = survey.spares.drain(..).map(|file| (file, false));
     for (Leftover { name, file }, rename) in free.chain(survey.leftovers.drain(..).map(|file| (file, true))) {
         let failed = |error| OpenError::io(&name, error);
-        if ready.len() >= options.spares || file.len().map_err(failed)? < options.segment_bytes {
+        let bytes = file.len().map_err(failed)?;
+        if ready.len() >= options.spares || !options.fits_a_segment(bytes) {
             storage.remove(&name).map_err(failed)?;
             continue;
         }
@@ -262,7 +263,11 @@ fn keep_spares<S: Storage>(
             spare = spare_name(survey.last_spare);
             storage.rename(&name, &spare).map_err(failed)?;
         }
-        ready.push(Spare { name: spare, file });
+        ready.push(Spare {
+            name: spare,
+            file,
+            bytes,
+        });
     }
     storage
         .sync_dir()

@@ -1,9 +1,10 @@
 //! A full disk is no catastrophe: new work is refused first, settles much later, a start never; what failed is
 //! nowhere; and when there is room again, it goes on by itself. A failed sync is one.
 
+use joblog::Options;
 use joblog::log::{AppendError, Durability, Failure, Progress, Space, Ticket};
 
-use crate::support::{SECOND, TestLog, id};
+use crate::support::{SECOND, TestLog, id, small};
 
 /// A log with all its spares on a disk that is then full, and some jobs to settle.
 fn full_disk() -> TestLog {
@@ -280,4 +281,37 @@ fn settles_pass_while_submits_of_the_same_group_fail() {
     );
     assert_eq!(log.log.find(id(number)), None);
     assert_eq!(log.result(1).as_deref(), Some(&b"done"[..]));
+}
+
+#[test]
+fn a_disk_of_three_segments_takes_a_job_whenever_all_before_it_is_gone() {
+    let options = Options {
+        result_ttl_ms: 1_000,
+        key_ttl_ms: 1_000,
+        ..small()
+    };
+    let segment_bytes = options.segment_bytes;
+    let mut log = TestLog::with(options);
+    // Room for the hot segment and two spares, both held back.
+    log.disk.set_capacity(Some(segment_bytes * 7 / 2));
+    log.settle_down();
+    for number in 1..=100 {
+        let ticket = log
+            .submit(number, &[1; 3_000])
+            .unwrap_or_else(|error| panic!("job {number}: {error}"));
+        assert!(
+            log.settle_down().contains(&Progress::Durable(ticket)),
+            "job {number}"
+        );
+        assert_eq!(settle_durably(&mut log, number, 100), Ok(true), "job {number}");
+        if number % 30 == 0 {
+            log = log.reopen(log.disk.crash(number)).unwrap();
+            log.disk.set_capacity(Some(segment_bytes * 7 / 2));
+        }
+        for _ in 0..4 {
+            log.advance(SECOND);
+            log.settle_down();
+        }
+        assert_eq!(log.log.usage().live_bytes, 0, "job {number}");
+    }
 }

@@ -3,6 +3,7 @@
 use joblog::log::{AppendError, Durability, KeyEntry, Known, Space};
 use joblog::record::{End, IdempotencyKey, Record, Submit};
 use joblog::storage::Storage as _;
+use joblog::testing::Random;
 use joblog::{Options, ids::WallMs};
 
 use crate::support::{SECOND, TestLog, id, outcome, small, submit};
@@ -276,4 +277,86 @@ fn recycled_segments_are_full_of_old_frames_and_none_comes_back() {
         }
     }
     assert!(log.disk.used() <= 6 * log.options.segment_bytes);
+}
+
+/// Works off jobs of many lives, with restarts and, if `resized`, with other lengths of segments after them.
+fn work_off(seed: u64, resized: bool) -> TestLog {
+    let mut random = Random(seed);
+    let mut below = |limit: u64| random.next() % limit;
+    let mut log = TestLog::with(Options {
+        result_ttl_ms: 1_000,
+        key_ttl_ms: 1_000,
+        ..small()
+    });
+    let (mut open, mut next) = (Vec::new(), 1);
+    for _ in 0..300 {
+        match below(20) {
+            0..12 => {
+                let data = vec![7; usize::try_from(below(3_000)).unwrap()];
+                log.submit(next, &data).unwrap();
+                open.push(next);
+                next += 1;
+            }
+            12..19 => {
+                // Some jobs are left for long: what is around them is copied away.
+                let at = if below(8) == 0 {
+                    0
+                } else {
+                    open.len().saturating_sub(1)
+                };
+                if !open.is_empty() {
+                    log.settle(open.remove(at), b"done").unwrap();
+                }
+            }
+            _ if below(3) == 0 => {
+                if resized {
+                    log.options.segment_bytes =
+                        [32 << 10, 128 << 10, 64 << 10][usize::try_from(below(3)).unwrap()];
+                }
+                let disk = if below(2) == 0 {
+                    log.disk.kill()
+                } else {
+                    log.disk.crash(below(1_000))
+                };
+                log = log.reopen(disk).unwrap();
+            }
+            _ => {}
+        }
+        log.settle_down();
+        expire(&mut log, below(SECOND / 4));
+    }
+    for number in open {
+        log.settle(number, b"done").unwrap();
+        log.settle_down();
+    }
+    log
+}
+
+#[test]
+fn what_is_not_live_is_given_back_though_nothing_new_comes() {
+    for seed in 0..60 {
+        for resized in [false, true] {
+            let mut log = work_off(seed, resized);
+            for _ in 0..40 {
+                expire(&mut log, SECOND / 2);
+            }
+            let usage = log.log.usage();
+            let names = log.disk.list().unwrap();
+            let files = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
+            let what = format!("seed {seed}, resized {resized}: {names:?}, {usage:?}");
+            assert_eq!(usage.live_bytes, 0, "{what}");
+            assert_eq!((files("segment-"), files("spare-")), (1, 3), "{what}");
+            let spares = 3 * log.options.segment_bytes;
+            assert_eq!(usage.spare_bytes, spares, "{what}");
+            let ours = names
+                .iter()
+                .filter(|name| name.starts_with("se") || name.starts_with("sp"));
+            let bytes: usize = ours.map(|name| log.disk.content(name).len()).sum();
+            assert_eq!(usage.disk_bytes, bytes as u64, "{what}");
+            let longest = log.options.segment_bytes + log.options.segment_bytes / 16;
+            assert!(usage.disk_bytes - spares <= longest, "{what}");
+            let mut log = log.reopen(log.disk.crash(seed)).unwrap();
+            assert_eq!(log.recovered_jobs(), [0; 0], "{what}");
+        }
+    }
 }

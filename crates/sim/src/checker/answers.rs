@@ -405,6 +405,10 @@ impl Checker {
             Refusal::Draining => self.draining,
             Refusal::DiskFull => self.disk_full,
             Refusal::OutcomeUnknown => self.poisoned || self.draining,
+            Refusal::QueueFull {
+                what: "log_bytes_max",
+                ..
+            } => limits.log_bytes_max.is_some(),
             Refusal::QueueFull { .. } => limits.jobs_max < 1_000,
             Refusal::TooManyWaiters { .. } => limits.waiters_max < 1_000,
             // Results go soon in this seed: a job may have ended, and its result gone, while somebody waited.

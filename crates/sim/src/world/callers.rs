@@ -73,6 +73,34 @@ impl World {
         self.after(later, Happening::Caller(self.callers.len() - 1));
     }
 
+    /// Somebody with one order that nobody had before, who submits it once.
+    pub(super) fn add_last_caller(&mut self) -> usize {
+        let order = loop {
+            let order = self.draw_order();
+            if order.identity == Identity::Anonymous {
+                break order;
+            }
+        };
+        self.callers.push(Caller {
+            order,
+            tries: 1,
+            reads: 0,
+            job: None,
+            call: None,
+            gave_up: false,
+        });
+        let at = self.callers.len() - 1;
+        self.caller_acts(at);
+        at
+    }
+
+    /// Whether a caller was told that its order is a job.
+    pub(super) fn was_accepted(&self, caller: usize) -> bool {
+        self.callers
+            .get(caller)
+            .is_some_and(|caller| caller.job.is_some())
+    }
+
     pub(super) fn draw_order(&mut self) -> Rc<Order> {
         let id = self.next_order_id();
         let processor = self.rng.pick(&self.plan.processors).cloned();

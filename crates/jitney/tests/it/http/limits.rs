@@ -5,7 +5,7 @@ use std::path::Path;
 
 use jitney::limits::Limits;
 use jitney::server::options::{BusOptions, Options};
-use jitney::server::{Running, start};
+use jitney::server::{Running, StartError, start};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
@@ -18,6 +18,10 @@ struct Logged {
 
 impl Logged {
     async fn start(data: &Path, limits: Limits) -> Self {
+        Self::try_start(data, limits).await.unwrap()
+    }
+
+    async fn try_start(data: &Path, limits: Limits) -> Result<Self, StartError> {
         let server = start(Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             bus: BusOptions::Log {
@@ -32,12 +36,11 @@ impl Logged {
             },
             ..Options::default()
         })
-        .await
-        .unwrap();
-        Self {
+        .await?;
+        Ok(Self {
             server,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
-        }
+        })
     }
 
     fn post(&self, path: &str) -> RequestBuilder {
@@ -104,6 +107,47 @@ async fn a_log_as_large_as_it_may_be_takes_no_more_jobs_but_their_outcomes() {
     let (_, info) = server.get("/v1/info").await;
     assert_eq!(info["limits"]["log_bytes_max"], 1 << 20);
     assert!(info["usage"]["disk_bytes"].as_u64().unwrap() > 1 << 20, "{info}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_the_log_can_never_keep_is_refused_at_start_unless_jobs_are_there() {
+    let data = tempfile::tempdir().unwrap();
+    let limits = |bytes| Limits {
+        log_bytes_max: Some(bytes),
+        ..Limits::default()
+    };
+    let refused_start = Logged::try_start(data.path(), limits((6 << 20) - 1)).await;
+    assert_eq!(
+        refused_start.err().map(|error| error.to_string()).as_deref(),
+        Some(
+            "`log_bytes_max` is 6291455B, and a log with segments of 2MiB needs at least 6MiB: three of them, beside \
+             its spares; raise `log_bytes_max` or lower `segment_bytes`"
+        )
+    );
+    let server = Logged::start(data.path(), limits(6 << 20)).await;
+    let id = server.submit().await;
+    server.stop().await;
+    // The jobs are worth more than the limit; what is in force says why nothing new is taken.
+    let server = Logged::start(data.path(), limits(2 << 20)).await;
+    refused(
+        server.post("/v1/processors/p/jobs").body("2"),
+        429,
+        "queue_full",
+        "after",
+    )
+    .await;
+    let readyz = server
+        .client
+        .get(format!("http://{}/readyz", server.server.address()));
+    let problem = refused(readyz, 503, "disk_full", "after").await;
+    assert_eq!(
+        problem["detail"],
+        "no new jobs are taken: the log has reached `log_bytes_max`, 2MiB, and needs 6MiB, three segments of \
+         `segment_bytes`; raise the one or lower the other, and start again"
+    );
+    server.work("done").await;
+    assert_eq!(server.get(&format!("/v1/jobs/{id}")).await.1["result"], "done");
     server.stop().await;
 }
 

@@ -126,6 +126,7 @@ async fn readiness_says_why_not_and_health_stays() {
         (Readiness::Recovering, Some(("recovering", "after"))),
         (Readiness::Draining, Some(("draining", "after"))),
         (Readiness::DiskFull, Some(("disk_full", "after"))),
+        (Readiness::LogTooSmall, Some(("disk_full", "after"))),
         (Readiness::Poisoned, Some(("outcome_unknown", "safe"))),
     ] {
         let edge = edge(readiness).await;

@@ -153,6 +153,15 @@ impl<F> Copying<F> {
         self.tail.as_ref().map(|tail| tail.slot)
     }
 
+    /// The segment is gone; if copies went to it, the next one begins another.
+    pub(super) fn segment_gone(&mut self, slot: u32) {
+        if self.tail_slot() == Some(slot) {
+            self.tail = None;
+            self.mark_due = false;
+            self.kept_lsn = self.next_lsn - 1;
+        }
+    }
+
     /// Whether every start will keep the segment that copies go to.
     pub(super) fn tail_is_kept(&self) -> bool {
         self.tail
