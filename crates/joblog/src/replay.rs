@@ -316,12 +316,12 @@ impl Replay {
         }
     }
 
-    pub(crate) fn returned(&mut self, returned: &Return<'_>, index: &Index) {
+    pub(crate) fn returned(&mut self, returned: &Return<'_>, index: &Index, now: WallMs) {
         let Some(job) = self.job_mut(returned.id, index) else {
             return;
         };
         let rare = job.rare.get_or_insert_default();
-        rare.due = returned.due;
+        rare.due = due(returned.due, returned.written, now);
         rare.past.attempts = returned.attempts;
         rare.past.crashes = returned.crashes;
         rare.past.alone |= returned.alone;
@@ -341,7 +341,7 @@ impl Replay {
     }
 
     /// What happened to a job in a segment that is gone, in sum.
-    pub(crate) fn tries(&mut self, tries: &Tries, index: &Index) {
+    pub(crate) fn tries(&mut self, tries: &Tries, index: &Index, now: WallMs) {
         let Some(job) = self.job_mut(tries.id, index) else {
             return;
         };
@@ -349,7 +349,7 @@ impl Replay {
         let earlier = std::mem::replace(&mut rare.held, tries.held)
             .then_some(rare.past.last_token)
             .flatten();
-        rare.due = tries.due;
+        rare.due = due(tries.due, tries.written, now);
         if let Some((attempts, crashes)) = tries.counts {
             rare.past.attempts = attempts;
             rare.past.crashes = crashes;
@@ -448,6 +448,14 @@ impl Replay {
             }
         }
     }
+}
+
+/// When a job is due that was to pause from `written` until `due`: no longer from now on than it was to pause in all.
+/// A clock that was ahead and was set right would make it wait for as long again as it was ahead.
+fn due(due: Option<WallMs>, written: Option<WallMs>, now: WallMs) -> Option<WallMs> {
+    let pause = written.zip(due).map(|(from, to)| to.0.saturating_sub(from.0));
+    let latest = pause.map_or(u64::MAX, |pause| now.0.saturating_add(pause));
+    due.map(|due| WallMs(due.0.min(latest)))
 }
 
 /// What was recovered and not handed over yet.

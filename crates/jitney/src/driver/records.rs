@@ -134,6 +134,7 @@ pub(super) fn requeue<'a>(
     job: JobId,
     requeue: Requeue,
     report: Report<'a>,
+    now: WallMs,
 ) -> Record<'a> {
     let says_error = !matches!(requeue.cause, Cause::Released | Cause::Undelivered);
     Record::Return(Return {
@@ -141,6 +142,7 @@ pub(super) fn requeue<'a>(
         cause: requeue.cause,
         token: decisions.token,
         due: requeue.due,
+        written: requeue.due.map(|_| now),
         alone: requeue.alone,
         attempts: requeue.attempts,
         crashes: requeue.crashes,

@@ -342,7 +342,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                     }
                 }
                 Some(Change::Requeue(requeue)) => {
-                    made.push(records::requeue(decisions, decision.job, requeue, report));
+                    made.push(records::requeue(decisions, decision.job, requeue, report, now));
                 }
                 None => {}
             }

@@ -10,8 +10,8 @@ use jitney::job::{JobId, Processor, State, Status, Token};
 use crate::harness::{Faulty, Harness, Restarts, Step, limits};
 use crate::node::Node;
 use crate::words::{
-    Job, client_id, echo, ids, job, millis, ok, ok_with_children, release, seconds, settle, settle_some,
-    worker,
+    Job, client_id, echo, ids, job, millis, ok, ok_with_children, release, retryable, seconds, settle,
+    settle_some, worker,
 };
 
 /// How long callers of leased jobs still wait.
@@ -146,6 +146,22 @@ pub(crate) fn c37_a_worker_inside_the_process_ends_with_it_and_its_jobs_start_at
     assert_eq!(ids(&again), [id]);
     assert_eq!(again.jobs[0].delivery, 2);
     assert_eq!(node.get(id).unwrap().crashes, 1);
+}
+
+/// A clock that was an hour ahead and is set right: a retry waits no longer than its pause was, over a restart too.
+pub(crate) fn a_pause_stays_a_pause_when_the_clock_is_set_back<H: Restarts>() {
+    let mut node = Node::<H>::start();
+    let id = node.submit(job("1"));
+    let batch = node.lease_one(worker("w"));
+    let failed = settle(batch.token, vec![retryable(id, "busy")]);
+    assert_eq!(node.settle(failed), ["applied"]);
+    assert_eq!(node.get(id).unwrap().state, State::Retrying);
+    node.stop(GRACE);
+    node.set_clock_back(seconds(3600));
+    node.restart_after_stop();
+    // The default: 200 ms, and jitter.
+    node.advance(millis(400));
+    assert_eq!(ids(&node.lease_one(worker("w"))), [id]);
 }
 
 /// C40: a client that does not know whether its submit came through sends it again, under the same id or key: it

@@ -116,6 +116,7 @@ macro_rules! buses_that_outlive_their_process {
                 c36_after_a_graceful_stop_nothing_that_finished_runs_again
                 c37_a_second_signal_ends_at_once_and_loses_nothing
                 c37_a_worker_inside_the_process_ends_with_it_and_its_jobs_start_at_once
+                a_pause_stays_a_pause_when_the_clock_is_set_back
                 c40_the_same_submit_after_a_restart_is_the_same_job;
             children:
                 a_childs_id_that_is_taken_is_made_anew_after_a_restart;

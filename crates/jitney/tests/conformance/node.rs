@@ -137,6 +137,11 @@ impl<H: Harness> Node<H> {
         self.clock.now()
     }
 
+    /// Somebody sets the wall clock back.
+    pub(crate) fn set_clock_back(&self, by: Duration) {
+        self.clock.set_back(by);
+    }
+
     /// How the driver ended, if it has.
     pub(crate) const fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
@@ -396,6 +401,16 @@ impl ManualClock {
 
     fn move_to(&self, mono: Mono) {
         self.0.set(Hands { mono, ..self.0.get() });
+    }
+
+    /// Somebody sets the wall clock back.
+    fn set_back(&self, by: Duration) {
+        let by = u64::try_from(by.as_millis()).unwrap();
+        let hands = self.0.get();
+        self.0.set(Hands {
+            started: WallMs(hands.started.0 - by),
+            ..hands
+        });
     }
 
     fn restart(&self, took: Duration) {

@@ -74,13 +74,14 @@ impl Fold {
                 spent: false,
                 started: None,
                 due: None,
+                written: None,
             };
             let known = self.jobs.get(id).map(|job| job.now);
             let mut now = known.unwrap_or(fresh);
             now.token = dispatch.token;
             now.held = true;
             now.spent = false;
-            now.due = None;
+            (now.due, now.written) = (None, None);
             now.deliveries += 1;
             now.started = now.started.or(Some(dispatch.granted));
             // The lease that held it until then is written without it.
@@ -128,6 +129,7 @@ impl Fold {
             cause: returned.cause,
             token: returned.token,
             due: returned.due,
+            written: returned.written,
             alone: returned.alone,
             attempts: returned.attempts,
             crashes: returned.crashes,
@@ -138,7 +140,7 @@ impl Fold {
             self.leading.entry(returned.id).or_default().push(returned);
             return;
         };
-        now.due = returned.due;
+        (now.due, now.written) = (returned.due, returned.written);
         now.counts = Some((returned.attempts, returned.crashes));
         now.alone |= returned.alone;
         if now.token == returned.token {

@@ -345,12 +345,14 @@ fn returned(mut open: Open<'_>) -> Result<Return<'_>, DecodeError> {
         cause: cause(open.fixed.u8()?)?,
         alone: open.fixed.u8()? & FLAG != 0,
         due: None,
+        written: None,
         error: None,
     };
     let mut error = ErrorTags::default();
     while let Some((tag, mut value)) = open.tagged.tag()? {
         match tag {
             format::returned::DUE => returned.due = Some(WallMs(value.u64()?)),
+            format::returned::WRITTEN => returned.written = Some(WallMs(value.u64()?)),
             _ => error.take(tag, value)?,
         }
     }
@@ -414,11 +416,13 @@ fn tries(mut open: Open<'_>) -> Result<Tries, DecodeError> {
         spent: flags & tags::SPENT != 0,
         started: None,
         due: None,
+        written: None,
     };
     while let Some((tag, mut value)) = open.tagged.tag()? {
         match tag {
             tags::DUE => tries.due = Some(WallMs(value.u64()?)),
             tags::STARTED => tries.started = Some(WallMs(value.u64()?)),
+            tags::WRITTEN => tries.written = Some(WallMs(value.u64()?)),
             _ => {}
         }
     }

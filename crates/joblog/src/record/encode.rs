@@ -161,6 +161,7 @@ impl Return<'_> {
         out.push(cause_code(self.cause));
         out.push(flag(self.alone));
         tag_number(out, format::returned::DUE, self.due.map(|at| at.0));
+        tag_number(out, format::returned::WRITTEN, self.written.map(|at| at.0));
         tag_error(out, self.error);
         finish(out, start);
     }
@@ -216,6 +217,7 @@ impl Tries {
         );
         tag_number(out, tags::DUE, self.due.map(|at| at.0));
         tag_number(out, tags::STARTED, self.started.map(|at| at.0));
+        tag_number(out, tags::WRITTEN, self.written.map(|at| at.0));
         finish(out, start);
     }
 }

@@ -82,6 +82,7 @@ pub(super) mod tries {
     pub(in crate::record) const SPENT: u8 = 8;
     pub(in crate::record) const DUE: u8 = 1;
     pub(in crate::record) const STARTED: u8 = 2;
+    pub(in crate::record) const WRITTEN: u8 = 3;
 }
 
 pub(super) mod ended {
@@ -96,4 +97,5 @@ pub(super) mod setting {
 
 pub(super) mod returned {
     pub(in crate::record) const DUE: u8 = 1;
+    pub(in crate::record) const WRITTEN: u8 = 2;
 }

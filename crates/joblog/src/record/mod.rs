@@ -187,6 +187,9 @@ pub struct Return<'a> {
     pub token: Token,
     /// Not before this instant; `None` means at once.
     pub due: Option<WallMs>,
+    /// When it was written, where `due` is set: what bounds the pause if the clock is set back before a restart. `None`
+    /// in a record of an older version.
+    pub written: Option<WallMs>,
     /// Whether it must travel in a batch of one from now on.
     pub alone: bool,
     /// Counted tries so far.
@@ -250,6 +253,8 @@ pub struct Tries {
     pub started: Option<WallMs>,
     /// Not before this instant.
     pub due: Option<WallMs>,
+    /// When that was written, as in a [`Return`].
+    pub written: Option<WallMs>,
 }
 
 /// Where copies come from.

@@ -113,6 +113,7 @@ fn tries(p: &Parts) -> Record<'_> {
         spent: p.code.is_multiple_of(5),
         started: p.number.map(WallMs),
         due: p.number.map(WallMs),
+        written: p.number.map(|number| WallMs(number / 2)),
     })
 }
 
@@ -196,6 +197,7 @@ fn records(p: &Parts) -> Vec<Record<'_>> {
         cause: CAUSES[p.code % 7],
         token: p.token,
         due: p.number.map(WallMs),
+        written: p.number.map(|number| WallMs(number / 2)),
         alone: p.flag,
         attempts: p.counts.0,
         crashes: p.counts.1,

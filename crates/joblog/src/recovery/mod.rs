@@ -331,7 +331,7 @@ impl Visitor for Rebuild {
             }
             Record::Dispatch(dispatch) => self.replay.dispatch(dispatch, &self.index),
             Record::Delivered(token) => self.replay.delivered(*token),
-            Record::Return(returned) => self.replay.returned(returned, &self.index),
+            Record::Return(returned) => self.replay.returned(returned, &self.index, self.now.wall),
             Record::Setting(setting) => {
                 self.settings.apply(setting, place.slot, &mut self.index.live);
             }
@@ -341,7 +341,7 @@ impl Visitor for Rebuild {
                     self.replay.settled(seat);
                 }
             }
-            Record::Tries(tries) => self.replay.tries(tries, &self.index),
+            Record::Tries(tries) => self.replay.tries(tries, &self.index, self.now.wall),
             Record::Copied(_) => {}
         }
     }

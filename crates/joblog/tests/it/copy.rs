@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use joblog::Options;
-use joblog::ids::{JobId, Token};
+use joblog::ids::{JobId, Token, WallMs};
 use joblog::inspect;
 use joblog::log::{Durability, Known, Progress, Space};
 use joblog::record::{Cause, IdempotencyKey, Outcome, Record, Return, Submit};
@@ -207,13 +207,15 @@ impl Pair {
             u32::try_from(self.below(9)).unwrap(),
             u32::try_from(self.below(3)).unwrap(),
         );
-        let due = (self.below(2) == 0).then_some(self.log.now.wall);
+        let now = self.log.now.wall;
+        let due = (self.below(2) == 0).then_some(WallMs(now.0 + 5_000));
         let alone = self.below(5) == 0;
         let record = Return {
             id: id(number),
             cause,
             token,
             due,
+            written: due.map(|_| now),
             alone,
             attempts,
             crashes,
@@ -562,6 +564,7 @@ fn a_job_that_goes_back_and_forth_takes_no_room() {
             cause: Cause::Released,
             token,
             due: None,
+            written: None,
             alone: false,
             attempts: 2,
             crashes: 1,

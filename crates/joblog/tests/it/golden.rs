@@ -111,6 +111,7 @@ fn write() -> SimDisk {
         cause: Cause::Error,
         token,
         due: Some(WallMs(10)),
+        written: Some(WallMs(9)),
         alone: true,
         attempts: 1,
         crashes: 2,
@@ -206,6 +207,7 @@ fn write_cold() -> SimDisk {
         cause: Cause::Error,
         token: first,
         due: Some(WallMs(10)),
+        written: Some(WallMs(9)),
         alone: true,
         attempts: 1,
         crashes: 2,
@@ -249,9 +251,9 @@ fn segments(disk: &SimDisk) -> Vec<String> {
 
 #[test]
 fn todays_code_writes_the_golden_files_byte_for_byte() {
-    assert_eq!(compare(&write(), "v1_length"), 2);
+    assert_eq!(compare(&write(), "v1_written"), 2);
     assert_eq!(compare(&write_settings(), "v1_length_settings"), 1);
-    assert_eq!(compare(&write_cold(), "v1_length_cold"), COLD_SEGMENTS);
+    assert_eq!(compare(&write_cold(), "v1_written_cold"), COLD_SEGMENTS);
 }
 
 /// Compares the segments with the fixtures of this set, and counts them.
@@ -279,6 +281,7 @@ fn compare(disk: &SimDisk, set: &str) -> usize {
 fn todays_code_reads_the_golden_files() {
     read("v1");
     read("v1_length");
+    read("v1_written");
 }
 
 /// Reads one set of what [`write`] wrote.
@@ -335,6 +338,7 @@ fn todays_code_reads_the_golden_settings() {
 fn todays_code_reads_the_golden_copies() {
     read_copies("v1_cold");
     read_copies("v1_length_cold");
+    read_copies("v1_written_cold");
 }
 
 /// Reads one set of what [`write_cold`] wrote.

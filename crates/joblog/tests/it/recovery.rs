@@ -21,6 +21,7 @@ fn returned(number: u64, token: Token, cause: Cause) -> Return<'static> {
         cause,
         token,
         due: None,
+        written: None,
         alone: false,
         attempts: 0,
         crashes: 0,
@@ -112,6 +113,60 @@ fn three_leases() -> ([Token; 3], Vec<Recovered>) {
     log.settle_down();
     let recovered = log.reopen(log.disk.kill()).unwrap().recovered();
     (tokens, recovered)
+}
+
+#[test]
+fn a_pause_is_no_longer_after_a_restart_than_it_was_when_it_was_written() {
+    const HOUR_MS: u64 = 3_600_000;
+    // Where the clock stands at the restart, what the record says of its own time, and when the job is due.
+    for (clock_ms, written, due_ms) in [
+        // It was an hour ahead, and was set right.
+        (1_000_000, true, 1_000_200),
+        // It went on.
+        (1_000_000 + HOUR_MS + 50, true, 1_000_200 + HOUR_MS),
+        (1_000_000 + HOUR_MS + 900, true, 1_000_200 + HOUR_MS),
+        // A record of an older version says nothing.
+        (1_000_000, false, 1_000_200 + HOUR_MS),
+    ] {
+        for copied in [false, true] {
+            let mut log = TestLog::with(Options {
+                result_ttl_ms: 1_000,
+                ..small()
+            });
+            log.now.wall = WallMs(1_000_000 + HOUR_MS);
+            log.submit(1, b"x").unwrap();
+            log.settle_down();
+            let token = Token {
+                node: log.log.node(),
+                epoch: 1,
+                sequence: 1,
+            };
+            let back = Return {
+                due: Some(WallMs(log.now.wall.0 + 200)),
+                written: written.then_some(log.now.wall),
+                ..returned(1, token, Cause::Error)
+            };
+            let granted = log.now.wall;
+            write(&mut log, Record::Dispatch(dispatch(token, &[1], granted)));
+            write(&mut log, Record::Return(back));
+            log.settle_down();
+            for number in 2..if copied { 60 } else { 2 } {
+                log.submit(number, &[7; 3_000]).unwrap();
+                log.settle(number, b"done").unwrap();
+                log.settle_down();
+                log.advance(SECOND);
+                log.settle_down();
+            }
+            let first = "segment-0000000000000001".to_owned();
+            assert_eq!(log.disk.list().unwrap().contains(&first), !copied);
+            log.now.wall = WallMs(clock_ms);
+            let recovered = log.reopen(log.disk.kill()).unwrap().recovered();
+            let [Recovered::Job(job)] = &recovered[..] else {
+                panic!("one job: {recovered:?}")
+            };
+            assert_eq!(job.due, Some(WallMs(due_ms)), "{clock_ms}, {written}, {copied}");
+        }
+    }
 }
 
 #[test]

@@ -65,8 +65,6 @@ impl World {
         self.clock.jump(forwards, by);
         if forwards {
             self.checker.jumped(by);
-        } else {
-            self.set_back += u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
         }
     }
 

@@ -32,7 +32,7 @@ use server::Server;
 use worker::Worker;
 
 /// After the faults stop, all accepted jobs must be settled within so much virtual time: backoffs and leases
-/// are seconds. A retry is due by the wall clock: one that was set back delays it so much more over a restart.
+/// are seconds, whatever becomes of the wall clock.
 const CALM_MAX: u64 = 3_600 * SECOND;
 
 /// A second in microseconds.
@@ -72,8 +72,6 @@ pub(crate) struct World {
     armed: bool,
     /// There is no room on the disk, or little.
     disk_full: bool,
-    /// Sum of the wall clock's jumps backwards, microseconds.
-    set_back: u64,
     /// A reopening is under way or scheduled.
     reopening: bool,
     failed: Option<Violation>,
@@ -165,7 +163,6 @@ impl World {
             wakes: 0,
             armed: false,
             disk_full: false,
-            set_back: 0,
             reopening: false,
             failed: None,
             plan,
@@ -227,7 +224,7 @@ impl World {
 
     /// In peace, until this holds.
     fn live_until(&mut self, steps: u64, done: impl Fn(&Self) -> bool) -> u64 {
-        let limit = self.clock.micros() + CALM_MAX + self.set_back;
+        let limit = self.clock.micros() + CALM_MAX;
         let mut taken = 0;
         while self.failed.is_none() && !done(self) {
             if self.clock.micros() > limit || taken > 200 * steps + 2_000_000 {

@@ -139,6 +139,7 @@ fn return_line(returned: &Return<'_>, show_data: bool) -> String {
     );
     let mut also = |name: &str, value: Option<String>| append(&mut line, name, value);
     also("due", returned.due.map(time));
+    also("written", returned.written.map(time));
     also("travels", returned.alone.then(|| "alone".to_owned()));
     also("error", returned.error.map(error));
     also(
@@ -191,6 +192,7 @@ pub(super) fn fields(record: &Record<'_>, show_data: bool) -> Map<String, Value>
             "crashes": returned.crashes,
             "lease": returned.token.to_string(),
             "due": returned.due.map(time),
+            "written": returned.written.map(time),
             "alone": returned.alone,
             "error": error_json(returned.error, show_data),
         }),
