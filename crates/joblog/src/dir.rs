@@ -9,7 +9,7 @@ use std::{error, fmt};
 
 use crate::storage::{File, Storage};
 
-/// The file that is locked, with its holder's pid in it.
+/// The file that is locked beside the directory itself, with its holder's pid in it.
 const LOCK: &str = "lock";
 
 /// A directory of the file system. Clones are the same directory; the lock goes with the last of them.
@@ -19,10 +19,12 @@ pub struct DirStorage(Arc<Dir>);
 #[derive(Debug)]
 struct Dir {
     path: PathBuf,
-    /// Open for its syncs.
+    /// Open for its syncs; and locked as long as it is open, where that is wanted.
     dir: fs::File,
     /// Locked as long as it is open; `None` where there was nothing to lock, or it is not wanted.
     _lock: Option<fs::File>,
+    /// Why the process's pid is not in it.
+    pid_untold: Option<io::Error>,
     /// Whether files may be made, changed and removed.
     writable: bool,
 }
@@ -94,26 +96,51 @@ impl DirStorage {
                 .and_then(|dir| dir.sync_all())
                 .map_err(|error| failed(parent, error))?;
         }
+        let dir = fs::File::open(path).map_err(|error| failed(path, error))?;
+        let locked = |pid| DirError::Locked {
+            path: path.to_owned(),
+            pid,
+        };
+        // Two locks: that of the directory cannot be removed by hand, that of the file is the one that older versions
+        // take. Some file systems lock no directory; there the file alone must do.
+        if let Err(TryLockError::WouldBlock) = dir.try_lock() {
+            return Err(locked(told_pid(path)));
+        }
         let lock_path = path.join(LOCK);
-        let mut lock = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&lock_path)
-            .map_err(|error| failed(&lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(DirError::Locked {
-                    path: path.to_owned(),
-                    pid: pid(&mut lock),
-                });
+            .map_err(no_room);
+        let (lock, pid_untold) = match opened {
+            Ok(mut lock) => {
+                match lock.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Err(locked(pid(&mut lock))),
+                    Err(TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
+                }
+                let written = write_pid(&mut lock);
+                (Some(lock), written.err())
             }
-            Err(TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
-        }
-        write_pid(&mut lock).map_err(|error| failed(&lock_path, error))?;
-        Self::with_lock(path, Some(lock), true)
+            // A full disk prevents no start: the directory is locked.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => (None, Some(error)),
+            Err(error) => return Err(failed(&lock_path, error)),
+        };
+        Ok(Self(Arc::new(Dir {
+            path: path.to_owned(),
+            dir,
+            _lock: lock,
+            pid_untold,
+            writable: true,
+        })))
+    }
+
+    /// Why `lock` does not say whose the directory is, if it does not. Nothing depends on it.
+    #[must_use]
+    pub fn pid_untold(&self) -> Option<&io::Error> {
+        self.0.pid_untold.as_ref()
     }
 
     /// Looks at a directory beside whoever uses it: takes no lock, and opens files for reading only. What is
@@ -122,17 +149,22 @@ impl DirStorage {
     /// # Errors
     /// [`DirError`]; also if there is no such directory.
     pub fn look(path: &Path) -> Result<Self, DirError> {
-        Self::with_lock(path, None, false)
+        let dir = fs::File::open(path).map_err(|source| DirError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self::to_look_at(path, dir, None))
     }
 
-    /// The process that uses the directory, as far as its lock says; `None` if nobody does.
+    /// The process that uses the directory, as far as its lock says, else 0; `None` if nobody does.
     #[must_use]
     pub fn user(&self) -> Option<u32> {
-        let mut lock = fs::File::open(self.join(LOCK)).ok()?;
-        match lock.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => pid(&mut lock).or(Some(0)),
-            _ => None,
-        }
+        let blocks = |file: io::Result<fs::File>| {
+            let locked = file.ok().map(|file| file.try_lock_shared());
+            matches!(locked, Some(Err(TryLockError::WouldBlock)))
+        };
+        let used = blocks(fs::File::open(&self.0.path)) || blocks(fs::File::open(self.join(LOCK)));
+        used.then(|| told_pid(&self.0.path).unwrap_or(0))
     }
 
     /// Takes a directory to look at: nothing in it is made or changed. No process may use it meanwhile.
@@ -140,45 +172,39 @@ impl DirStorage {
     /// # Errors
     /// [`DirError`]; also if there is no such directory.
     pub fn inspect(path: &Path) -> Result<Self, DirError> {
+        let failed = |at: &Path, source| DirError::Io {
+            path: at.to_owned(),
+            source,
+        };
+        let locked = || DirError::Locked {
+            path: path.to_owned(),
+            pid: told_pid(path),
+        };
+        let dir = fs::File::open(path).map_err(|error| failed(path, error))?;
+        if let Err(TryLockError::WouldBlock) = dir.try_lock_shared() {
+            return Err(locked());
+        }
         let lock_path = path.join(LOCK);
         let lock = match fs::File::open(&lock_path) {
-            Ok(mut lock) => match lock.try_lock_shared() {
+            Ok(lock) => match lock.try_lock_shared() {
                 Ok(()) => Some(lock),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(DirError::Locked {
-                        path: path.to_owned(),
-                        pid: pid(&mut lock),
-                    });
-                }
-                Err(TryLockError::Error(source)) => {
-                    return Err(DirError::Io {
-                        path: lock_path,
-                        source,
-                    });
-                }
+                Err(TryLockError::WouldBlock) => return Err(locked()),
+                Err(TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => {
-                return Err(DirError::Io {
-                    path: lock_path,
-                    source,
-                });
-            }
+            Err(error) => return Err(failed(&lock_path, error)),
         };
-        Self::with_lock(path, lock, false)
+        Ok(Self::to_look_at(path, dir, lock))
     }
 
-    fn with_lock(path: &Path, lock: Option<fs::File>, writable: bool) -> Result<Self, DirError> {
-        let dir = fs::File::open(path).map_err(|source| DirError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self(Arc::new(Dir {
+    fn to_look_at(path: &Path, dir: fs::File, lock: Option<fs::File>) -> Self {
+        Self(Arc::new(Dir {
             path: path.to_owned(),
             dir,
             _lock: lock,
-            writable,
-        })))
+            pid_untold: None,
+            writable: false,
+        }))
     }
 
     fn join(&self, name: &str) -> PathBuf {
@@ -186,16 +212,29 @@ impl DirStorage {
     }
 }
 
+/// No pid is so long.
+const PID_BYTES_MAX: u64 = 32;
+
 fn pid(lock: &mut fs::File) -> Option<u32> {
     let mut text = String::new();
-    lock.read_to_string(&mut text).ok()?;
+    lock.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
+/// The process that `lock` names.
+fn told_pid(path: &Path) -> Option<u32> {
+    pid(&mut fs::File::open(path.join(LOCK)).ok()?)
+}
+
+/// Writes over what is there: a file that is cut first may not get its block back on a full disk.
 fn write_pid(lock: &mut fs::File) -> io::Result<()> {
-    lock.set_len(0)?;
-    lock.rewind()?;
-    writeln!(lock, "{}", std::process::id())
+    let text = format!("{}\n", std::process::id());
+    let written = lock.rewind().and_then(|()| lock.write_all(text.as_bytes()));
+    let length = if written.is_ok() { text.len() } else { 0 };
+    let cut = u64::try_from(length)
+        .map_err(io::Error::other)
+        .and_then(|length| lock.set_len(length));
+    written.and(cut)
 }
 
 impl Storage for DirStorage {

@@ -47,6 +47,7 @@ struct Faults {
     power_off_after: Option<u64>,
     /// How many writes pass before, and how many bytes of the one that does not.
     write_full_after: Option<(usize, usize)>,
+    create_full: bool,
     write_error: bool,
     sync_error: bool,
     dir_sync_error: bool,
@@ -138,6 +139,11 @@ impl SimDisk {
     /// next, and everything fails until [`SimDisk::crash`].
     pub fn power_off_after(&self, changes: u64) {
         self.lock().faults.power_off_after = Some(changes);
+    }
+
+    /// The next file that is made finds no room for its name.
+    pub fn fail_next_create_full(&self) {
+        self.lock().faults.create_full = true;
     }
 
     /// The next write fails with an I/O error, and half of it is written.
@@ -330,6 +336,9 @@ impl Storage for SimDisk {
         let mut state = self.alive()?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if std::mem::take(&mut state.faults.create_full) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let inode = state.new_inode();
         state.inodes.insert(inode, Inode::default());

@@ -52,6 +52,9 @@ pub(super) fn open(
     now: Now,
 ) -> Result<DirBus, OpenError> {
     let storage = DirStorage::open(data)?;
+    if let Some(error) = storage.pid_untold() {
+        tracing::warn!(data = %data.display(), %error, "`lock` does not say which process uses the directory; it is locked all the same");
+    }
     let options = crate::bus::log::options(limits, options.segment_bytes, options.cache_bytes);
     let opened = Log::open(storage, options, Box::new(random_u64), now)?;
     tell(data, &opened.report);

@@ -308,10 +308,12 @@ fn keep_cut<S: Storage>(
         Ok(()) => Some(name),
         Err(error) if error.kind() == io::ErrorKind::StorageFull => {
             // Half of it is of no use, and a full disk must not prevent a start.
-            storage
-                .remove(&name)
-                .map_err(|error| OpenError::io(&name, error))?;
-            None
+            match storage.remove(&name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(OpenError::io(&name, error));
+                }
+                _ => None,
+            }
         }
         Err(error) => return Err(OpenError::io(&name, error)),
     };
@@ -331,7 +333,10 @@ fn write_cut<S: Storage>(
     bytes: u64,
 ) -> io::Result<()> {
     // A start that crashed after this point cuts the same bytes again.
-    let file = storage.create(name).or_else(|_| storage.open(name))?;
+    let file = match storage.create(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => storage.open(name)?,
+        created => created?,
+    };
     let mut content = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
     from.file.read_at(&mut content, offset)?;
     file.write_at(&content, 0)?;

@@ -148,6 +148,12 @@ fn a_torn_tail_is_cut_and_kept_and_said_and_never_comes_back() {
     disk.flip(SEGMENT, first + 50);
     let verdict = verify(&disk).unwrap();
     assert!(verdict.damages.is_empty() && verdict.torn.is_some());
+    // A disk without room for the name of another file prevents no start.
+    let full = SimDisk::new();
+    full.plant(SEGMENT, &disk.content(SEGMENT));
+    full.fail_next_create_full();
+    let cut = log.reopen(full).unwrap().report.cut.unwrap();
+    assert_eq!((cut.offset, cut.kept), (first as u64, None));
     let mut log = log.reopen(disk).unwrap();
     let cut = log.report.cut.clone().unwrap();
     let name = format!("cut-0000000000000001-{first}");

@@ -1,5 +1,8 @@
 //! A real directory: its lock, and a log in it.
 
+use std::os::unix::fs::symlink;
+use std::{fs, io};
+
 use joblog::dir::{DirError, DirStorage};
 use joblog::log::{Durability, Progress, Space};
 use joblog::record::Record;
@@ -31,6 +34,58 @@ fn a_directory_is_one_processs_and_says_whose() {
     drop(held);
     DirStorage::inspect(&path).unwrap();
     DirStorage::open(&path).unwrap();
+}
+
+#[test]
+fn a_lock_that_was_removed_by_hand_lets_nobody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = DirStorage::open(dir.path()).unwrap();
+    fs::remove_file(dir.path().join("lock")).unwrap();
+    for refused in [DirStorage::open(dir.path()), DirStorage::inspect(dir.path())] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, DirError::Locked { pid: None, .. }), "{error}");
+    }
+    assert_eq!(DirStorage::look(dir.path()).unwrap().user(), Some(0));
+    drop(held);
+    DirStorage::open(dir.path()).unwrap();
+}
+
+#[test]
+fn an_older_version_that_locks_the_file_alone_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("lock"), "77\n").unwrap();
+    let older = fs::File::open(dir.path().join("lock")).unwrap();
+    older.lock().unwrap();
+    for refused in [DirStorage::open(dir.path()), DirStorage::inspect(dir.path())] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, DirError::Locked { pid: Some(77), .. }), "{error}");
+    }
+    assert_eq!(DirStorage::look(dir.path()).unwrap().user(), Some(77));
+    drop(older);
+    assert_eq!(DirStorage::look(dir.path()).unwrap().user(), None);
+    DirStorage::open(dir.path()).unwrap();
+}
+
+/// A file that is always full stands for the last block of a disk.
+#[test]
+fn a_disk_without_room_for_the_pid_prevents_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("/dev/full", dir.path().join("lock")).unwrap();
+    let storage = DirStorage::open(dir.path()).unwrap();
+    let untold = storage.pid_untold().unwrap();
+    assert_eq!(untold.kind(), io::ErrorKind::StorageFull, "{untold}");
+    let refused = DirStorage::open(dir.path()).unwrap_err();
+    assert!(matches!(refused, DirError::Locked { pid: None, .. }), "{refused}");
+}
+
+#[test]
+fn a_pid_takes_the_place_of_a_longer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("lock"), "12345678901234567890\n").unwrap();
+    let storage = DirStorage::open(dir.path()).unwrap();
+    assert!(storage.pid_untold().is_none());
+    let text = fs::read_to_string(dir.path().join("lock")).unwrap();
+    assert_eq!(text, format!("{}\n", std::process::id()));
 }
 
 #[test]

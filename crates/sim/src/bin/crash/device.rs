@@ -73,7 +73,8 @@ impl Device {
     pub(crate) fn fill(&self) -> Result<()> {
         let file = File::create(self.ballast())?;
         let (mut bytes, mut step) = (0, 64 << 20);
-        while step >= 4096 {
+        // Blocks of small devices are of 1 KiB.
+        while step >= 1024 {
             match fallocate(&file, FallocateFlags::empty(), bytes, step) {
                 Ok(()) => bytes += step,
                 Err(Errno::NOSPC) => step /= 2,

@@ -24,6 +24,8 @@ const BYTES: u64 = 128 << 20;
 const SUBMITS_MAX: usize = 20_000;
 /// Bytes of data in each.
 const DATA_BYTES: usize = 14_000;
+/// Further starts on it, each after a kill: whatever one of them takes or gives back must not be missed by the next.
+const STARTS: u32 = 20;
 /// So many refusals in a row: it is full.
 const REFUSED: u32 = 50;
 /// Spare segments that a log wants.
@@ -65,7 +67,15 @@ pub(crate) async fn run(place: &Place) -> Result<()> {
     ensure!(settled.error.is_none(), "a full disk takes outcomes");
 
     server.cut(&mut device).await?;
-    let server = place.start().await.context("a full disk prevents no start")?;
+    let mut server = place.start().await.context("a full disk prevents no start")?;
+    for n in 1..=STARTS {
+        server.kill().await?;
+        // Not even the block that the process gave back is left.
+        device.fill()?;
+        let started = place.start().await;
+        server =
+            started.with_context(|| format!("a full disk prevents no start, nor the {n} that follow"))?;
+    }
     let client = callers::client(server.url())?;
     for id in &accepted {
         let job = client.get(*id).await.context("an accepted job is there")?;
