@@ -72,6 +72,8 @@ impl Port for SimPort {
         let seen = match &inbound {
             Inbound::Call(call, _) => Seen::Call(*call),
             Inbound::Gone(call) => Seen::Gone(*call),
+            // No simulated caller stops sending and waits on: to the checker it is as good as gone.
+            Inbound::Hurry { call, .. } => Seen::Gone(*call),
             Inbound::Delivered(tokens) => Seen::Delivered(tokens.clone()),
             Inbound::Undelivered(tokens) => Seen::Undelivered(tokens.clone()),
             Inbound::Policies(policies) => Seen::Policies(Box::new(policies.clone())),

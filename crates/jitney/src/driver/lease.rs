@@ -27,6 +27,8 @@ struct LeaseCall {
     /// Per settle that the call brought; `None` until it is durable.
     settled: Vec<Option<SettleAnswer>>,
     lease: Lease,
+    /// The worker may be gone: it is answered with what it settled.
+    takes_none: bool,
 }
 
 /// Grants whose dispatch records are queued.
@@ -39,7 +41,12 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     pub(super) fn on_lease(&mut self, call: CallId, mut lease: Lease) {
         let settles = std::mem::take(&mut lease.settle);
         let settled = settles.iter().map(|_| None).collect();
-        self.leases.calls.insert(call, LeaseCall { settled, lease });
+        let lease_call = LeaseCall {
+            settled,
+            lease,
+            takes_none: false,
+        };
+        self.leases.calls.insert(call, lease_call);
         if settles.is_empty() {
             return self.poll_if_settled(call);
         }
@@ -63,13 +70,18 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     fn poll_if_settled(&mut self, call: CallId) {
-        let Some(LeaseCall { settled, lease }) = self.leases.calls.get(&call) else {
+        let Some(LeaseCall {
+            settled,
+            lease,
+            takes_none,
+        }) = self.leases.calls.get(&call)
+        else {
             return;
         };
         if settled.iter().any(Option::is_none) {
             return;
         }
-        if self.stopping.is_some() || !self.port.waits(call) {
+        if *takes_none || self.stopping.is_some() || !self.port.waits(call) {
             return self.answer_lease(call, Vec::new());
         }
         if let Err(refusal) = self.admit_processor(&lease.processor, &HashSet::new()) {
@@ -223,6 +235,20 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 draining,
             }),
         );
+    }
+
+    /// The worker sends no more: its credit is void, and it hears what it settled. Says whether the call is a poll.
+    pub(super) fn hurry_lease(&mut self, call: CallId) -> bool {
+        let Some(lease) = self.leases.calls.get_mut(&call) else {
+            return false;
+        };
+        lease.takes_none = true;
+        if lease.settled.iter().all(Option::is_some) {
+            self.step(Event::PollGone(PollId(call.0)));
+            // A batch whose record is being written returns to its lane, as nobody waits for it.
+            self.answer_lease(call, Vec::new());
+        }
+        true
     }
 
     /// The worker's connection is gone: its credit is void.

@@ -50,6 +50,8 @@ struct ManyCall {
     wait: Option<Duration>,
     /// When the wait ends; `None` while something is in flight.
     until: Option<Mono>,
+    /// When it ends at the latest, as its caller may be gone.
+    hurried: Option<Mono>,
 }
 
 /// An append with some of a call's jobs.
@@ -99,6 +101,20 @@ impl ManyCalls {
 
     pub(super) fn next_end(&self) -> Option<Mono> {
         self.by_end.first().map(|(until, _)| *until)
+    }
+
+    /// Lets the wait of a call end no later than this. Says whether there is that call.
+    pub(super) fn hurry(&mut self, call: CallId, hurried: Mono) -> bool {
+        let Some(many) = self.calls.get_mut(&call) else {
+            return false;
+        };
+        many.hurried = Some(hurried);
+        if let Some(until) = many.until.filter(|until| hurried < *until) {
+            self.by_end.remove(&(until, call));
+            self.by_end.insert((hurried, call));
+            many.until = Some(hurried);
+        }
+        true
     }
 
     /// A caller is gone. What is in flight for it goes on.
@@ -206,6 +222,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             waiting: taking.waiting,
             wait: taking.wait,
             until: None,
+            hurried: None,
         };
         self.many.calls.insert(call, many);
         self.go_on(call);
@@ -428,6 +445,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         if many.waiting > 0 {
             if many.until.is_none() {
                 let until = after(self.now.mono, many.wait.unwrap_or_default());
+                let until = many.hurried.map_or(until, |hurried| hurried.min(until));
                 many.until = Some(until);
                 self.many.by_end.insert((until, call));
             }

@@ -86,6 +86,8 @@ pub struct Driver<B, C, P> {
     waiters: Waiters,
     /// Calls that submit many jobs, and wait for them.
     many: ManyCalls,
+    /// Callers that may be gone and whose submit is in flight: when their waits end at the latest.
+    hurried: HashMap<CallId, Mono>,
     /// Processors whose first job is in flight: the dispatcher does not know them yet.
     expected_processors: HashSet<Processor>,
     /// What happens when an append is written, durable, or failed.
@@ -163,6 +165,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             actions: Vec::new(),
             waiters: Waiters::default(),
             many: ManyCalls::default(),
+            hurried: HashMap::new(),
             expected_processors: HashSet::new(),
             pending: HashMap::new(),
             settling: SettlingTable::default(),
@@ -231,6 +234,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             match inbound {
                 Inbound::Call(call, command) => self.on_call(call, command),
                 Inbound::Gone(call) => self.on_gone(call),
+                Inbound::Hurry { call, hold_max } => self.on_hurry(call, hold_max),
                 Inbound::Delivered(tokens) => self.on_delivered(tokens),
                 Inbound::Undelivered(tokens) => self.on_undelivered(&tokens),
                 Inbound::Policies(policies) => self.on_configured(policies),
@@ -266,7 +270,19 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         }
     }
 
+    /// The caller may be gone. A submit in flight is hurried once its wait begins.
+    fn on_hurry(&mut self, call: CallId, hold_max: Duration) {
+        if !self.port.waits(call) || self.hurry_lease(call) {
+            return;
+        }
+        let until = after(self.now.mono, hold_max);
+        if !self.waiters.hurry(call, until) && !self.many.hurry(call, until) {
+            self.hurried.insert(call, until);
+        }
+    }
+
     fn on_gone(&mut self, call: CallId) {
+        self.hurried.remove(&call);
         self.waiters.remove(call);
         self.many.forget(call);
         self.forget_lease_call(call);
@@ -566,10 +582,12 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             let limit = self.limits.waiters_max;
             return self.refuse(call, Refusal::TooManyWaiters { limit });
         }
+        let until = after(self.now.mono, wait);
+        let hurried = self.hurried.remove(&call);
         self.waiters.register(Waiter {
             call,
             job,
-            until: after(self.now.mono, wait),
+            until: hurried.map_or(until, |hurried| hurried.min(until)),
             asked,
         });
     }
@@ -603,6 +621,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     fn refuse(&mut self, call: CallId, refusal: Refusal) {
+        self.hurried.remove(&call);
         self.port.answer(call, Answer::Refused(refusal));
     }
 

@@ -40,6 +40,14 @@ pub enum Inbound {
     Call(CallId, Command),
     /// The caller of this call is gone: give back what it holds (a waiter's place, a poll's credit).
     Gone(CallId),
+    /// The caller of this call sends no more, and may be gone: hold its answer for no longer than this. A poll takes
+    /// no job from now on.
+    Hurry {
+        /// Its call.
+        call: CallId,
+        /// How much longer an outcome is waited for.
+        hold_max: Duration,
+    },
     /// These leases were written to their worker's connection.
     Delivered(Vec<Token>),
     /// These leases could not be written to their worker's connection.

@@ -361,6 +361,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     pub(super) fn answer_submit(&mut self, call: CallId, job: JobView, replayed: bool) {
+        self.hurried.remove(&call);
         if replayed {
             self.metrics.replayed();
         }

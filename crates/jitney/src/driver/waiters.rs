@@ -65,6 +65,19 @@ impl Waiters {
         self.by_call.insert(waiter.call, waiter);
     }
 
+    /// Lets a wait end no later than this. Says whether that caller waits.
+    pub(super) fn hurry(&mut self, call: CallId, until: Mono) -> bool {
+        let Some(waiter) = self.by_call.get_mut(&call) else {
+            return false;
+        };
+        if until < waiter.until {
+            self.by_end.remove(&(waiter.until, call));
+            self.by_end.insert((until, call));
+            waiter.until = until;
+        }
+        true
+    }
+
     /// Takes everybody who waits for this job.
     pub(super) fn wake(&mut self, job: JobId) -> Vec<Waiter> {
         let calls = self.by_job.remove(&job).unwrap_or_default();
@@ -133,6 +146,11 @@ mod tests {
         assert_eq!(waiters.remove(CallId(3)), Some(waiter(3, 8, 20)));
         assert_eq!(waiters.wake(JobId([8; 16])), Vec::new());
         assert_eq!(waiters.next_end(), Some(Mono(90)));
+        assert!(waiters.hurry(CallId(4), Mono(95)));
+        assert_eq!(waiters.next_end(), Some(Mono(90)));
+        assert!(waiters.hurry(CallId(4), Mono(60)));
+        assert_eq!(waiters.next_end(), Some(Mono(60)));
+        assert!(!waiters.hurry(CallId(3), Mono(60)));
         assert_eq!(waiters.len(), 1);
     }
 }

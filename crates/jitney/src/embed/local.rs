@@ -116,7 +116,7 @@ impl Transport for Local {
         Box::pin(async move {
             let (fields, name) = self.checked(submit)?;
             let wait = wait.map(|wait| self.bounded(wait)).filter(|wait| !wait.is_zero());
-            let submitted = submit::hand_over(&self.app, fields, name, wait)
+            let submitted = submit::hand_over(&self.app, None, fields, name, wait)
                 .await
                 .map_err(|problem| words::refused(&problem))?;
             Ok(Submitted {

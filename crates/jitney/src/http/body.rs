@@ -217,6 +217,7 @@ impl Pieces {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => {
                     self.body = None;
+                    self.here.broke_off();
                     return Err(Problem::invalid("", format!("the body ended early: {error}")));
                 }
                 Ok(None) => {

@@ -16,19 +16,20 @@ use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Answer, Link, Phase};
-use super::error::{Code, Problem, raw_response, unreadable_head};
+use super::error::{Code, Problem, raw_response};
+use super::socket::{self, Ear, End};
 use super::{App, Connection, Door};
 use crate::units::format_count;
 
 /// The largest head of a request: room for cookies that have no business here.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 100;
 /// What one connection reads ahead and holds back at most, bytes; larger than a head, so that one that is too large is
@@ -129,29 +130,26 @@ async fn refuse(mut socket: TcpStream, limit: u64) {
 }
 
 /// Serves one connection until it ends.
-async fn connection(socket: TcpStream, app: App, door: Door, stopping: CancellationToken) {
+async fn connection(stream: TcpStream, app: App, door: Door, stopping: CancellationToken) {
     let _open = Open::new(&app);
-    if let Err(error) = socket.set_nodelay(true) {
+    if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
     let here = Connection::new(stopping.clone());
     let link = Arc::clone(here.link());
-    let io = TokioIo::new(Socket {
-        stream: socket,
-        link: Arc::clone(&link),
-        app: app.clone(),
-        refusal: None,
-    });
+    let (socket, ear) = socket::socket(stream, Arc::clone(&link), app.clone());
     let service = hyper::service::service_fn(|request| answer(request, &door, here.clone()));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             // The watch below tells a slow head from an idle connection; hyper does not.
             .header_read_timeout(None)
+            // An end of input is no end of the request that came before it: the ear hears both.
+            .half_close(true)
             .max_buf_size(BUFFER_BYTES_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(socket), service)
     );
     let mut watch = Watch::new(app.slow_client_timeout());
     let mut stop = pin!(stopping.cancelled());
@@ -161,17 +159,35 @@ async fn connection(socket: TcpStream, app: App, door: Door, stopping: Cancellat
             stopped = true;
             served.as_mut().graceful_shutdown();
         }
+        // Before hyper, so that no batch goes to a worker that is gone; and after it, when a request may have begun.
+        if listen(&link, &ear, cx) == Some(End::Reset) {
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(ended) = served.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
         // After hyper: what it just read is used, or dropped, at once.
         here.work().poll(cx);
         here.rest().poll(cx);
+        match listen(&link, &ear, cx) {
+            None => {}
+            // After hyper, which knows by now if the body is not whole.
+            Some(End::Input) => here.input_ended(),
+            Some(End::Reset) => return Poll::Ready(Ok(())),
+        }
         watch.poll(&link, cx).map(Ok)
     })
     .await;
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// How the client's side ended, if it has while a request of it is served. At other times hyper reads.
+fn listen(link: &Link, ear: &Ear, cx: &mut Context<'_>) -> Option<End> {
+    match link.progress().1 {
+        Phase::Busy => ear.listen(cx),
+        Phase::Head | Phase::Idle => None,
     }
 }
 
@@ -275,96 +291,5 @@ impl Watch {
         };
         self.often = often;
         self.timer.as_mut().set(sleep(pause));
-    }
-}
-
-/// A socket that tells the connection's state what passes through it.
-struct Socket {
-    stream: TcpStream,
-    link: Arc<Link>,
-    app: App,
-    /// What is written in place of hyper's bare refusal of a head, and how much of it has been.
-    refusal: Option<(Vec<u8>, usize)>,
-}
-
-impl Socket {
-    /// Hyper refuses a head that it cannot read by itself, without a word: while no request is served, whatever it
-    /// writes is that. The problem goes out in its place, all of it, before hyper hears that its own was written.
-    fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
-        if self.refusal.is_none() {
-            if self.link.progress().1 == Phase::Busy {
-                return None;
-            }
-            let limit = u64::try_from(HEAD_BYTES_MAX).unwrap_or(u64::MAX);
-            let problem = unreadable_head(bytes, limit)?;
-            self.app.refused_head(&problem);
-            self.refusal = Some((raw_response(&problem), 0));
-        }
-        let (refusal, written) = self.refusal.as_mut()?;
-        while *written < refusal.len() {
-            match Pin::new(&mut self.stream).poll_write(cx, &refusal[*written..]) {
-                Poll::Ready(Ok(more)) if more > 0 => *written += more,
-                Poll::Ready(Ok(_)) => return Some(Poll::Ready(Ok(0))),
-                other => return Some(other),
-            }
-        }
-        Some(Poll::Ready(Ok(bytes.len())))
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.link.bytes_came();
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = match self.poll_refusal(cx, bytes) {
-            Some(polled) => polled,
-            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
-        };
-        self.link.stalled(polled.is_pending());
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let first = slices.iter().find(|slice| !slice.is_empty());
-        let polled = match first.and_then(|first| self.poll_refusal(cx, first)) {
-            Some(polled) => polled,
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
-        };
-        self.link.stalled(polled.is_pending());
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        // Hyper flushes only once all that it holds was written.
-        if let Poll::Ready(Ok(())) = polled {
-            self.link.flushed();
-        }
-        polled
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

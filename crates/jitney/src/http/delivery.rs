@@ -37,6 +37,8 @@ pub(crate) struct Link {
     progress: AtomicU32,
     /// The answer is complete as far as its body goes: the next flush makes the connection idle.
     answered: AtomicBool,
+    /// The client sends no more.
+    input_over: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +73,16 @@ impl Link {
             (_, Phase::Busy, true) => self.enter(Phase::Busy),
             _ => {}
         }
+    }
+
+    /// The client sends no more.
+    pub(crate) fn input_ended(&self) {
+        self.input_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client sends no more.
+    pub(crate) fn is_input_over(&self) -> bool {
+        self.input_over.load(Ordering::Relaxed)
     }
 
     /// A write waits for the client to read, or no longer does.

@@ -6,7 +6,7 @@ use axum::http::{Response, StatusCode};
 
 use super::error::{Code, Problem, Result};
 use super::parse::query::Query;
-use super::{App, Segment, headers, parse, submit, view};
+use super::{App, Connection, Segment, headers, parse, submit, view};
 use crate::driver::port::{Answer, Command};
 
 /// `GET /v1/jobs/{id}`
@@ -15,14 +15,23 @@ pub(super) async fn read(
     Segment(id): Segment,
     request: Request,
 ) -> Result<Response<Body>> {
-    headers::check_accept(request.headers())?;
-    let query = Query::parse(request.uri(), &["wait"], &[])?;
-    let wait = headers::wait(&query, request.headers(), app.limits().wait_max)?;
+    let (parts, _) = request.into_parts();
+    headers::check_accept(&parts.headers)?;
+    let query = Query::parse(&parts.uri, &["wait"], &[])?;
+    let wait = headers::wait(&query, &parts.headers, app.limits().wait_max)?;
     let Some(id) = parse::job_id(&id) else {
         let detail = format!("`{}` is no job id (a UUID)", parse::shown(&id));
         return Err(Problem::new(Code::UnknownJob, detail));
     };
-    match app.handle().call(Command::Get { id, wait }).await.answer {
+    let command = Command::Get { id, wait };
+    let reply = match wait {
+        Some(_) => {
+            let leaving = Connection::of(&parts).leaving();
+            app.handle().begin_unless(command, leaving).await
+        }
+        None => app.handle().call(command).await,
+    };
+    match reply.answer {
         Answer::Job(job) => {
             let mut json = view::room_for(&job);
             json.open();

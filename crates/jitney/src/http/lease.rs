@@ -75,9 +75,20 @@ pub(super) async fn poll(
     let processor =
         job::processor_name(&processor).map_err(|detail| Problem::invalid("processor", detail))?;
     let poll = read(app.limits(), processor, &bytes)?;
-    let reply = app.handle().call(Command::Lease(Box::new(poll.lease))).await;
+    let command = Command::Lease(Box::new(poll.lease));
+    // A worker that sends no more can settle nothing: it gets no jobs.
+    let leaving = here.leaving();
+    let at_once = async move {
+        leaving.await;
+        Duration::ZERO
+    };
+    let mut reply = app.handle().begin_unless(command, at_once).await;
     match reply.answer {
-        Answer::Leased(leased) => {
+        Answer::Leased(mut leased) => {
+            if here.link().is_input_over() {
+                leased.batches.clear();
+                reply.delivery = None;
+            }
             let response = answer(&poll.leases, &leased);
             if let Some(delivery) = reply.delivery {
                 here.link().owe(delivery);

@@ -27,6 +27,7 @@ pub(crate) mod parse;
 mod route_table;
 mod routes;
 pub(crate) mod settle;
+mod socket;
 pub(crate) mod submit;
 pub(crate) mod view;
 
@@ -34,7 +35,7 @@ pub use door::Door;
 pub use route_table::RouteError;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -45,6 +46,7 @@ use axum::http::{Response, Uri};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
@@ -85,6 +87,10 @@ const PATHS: [&str; 14] = [
 /// Paths of the contract that a later version serves, as prefixes or suffixes.
 const LATER_PREFIXES: [&str; 3] = ["/v1/dead", "/dashboard", "/events"];
 const LATER_SUFFIXES: [&str; 2] = ["/history", "/explain"];
+
+/// How long an outcome is waited for on behalf of a client that sends no more. Most of these are gone; the others,
+/// old programs that shut down their sending side, want to hear where their job is.
+const LEFT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What the edge works with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -201,7 +207,7 @@ pub async fn serve(listener: TcpListener, door: impl Into<Door>, stop: impl Futu
 
 /// The state of the connection that a request came on. A request without one (in a test) delivers nothing.
 #[derive(Clone, Debug, Default)]
-struct Connection(Arc<ConnectionState>);
+pub(crate) struct Connection(Arc<ConnectionState>);
 
 #[derive(Debug, Default)]
 struct ConnectionState {
@@ -210,6 +216,10 @@ struct ConnectionState {
     work: many::Work,
     /// Cancelled once the server has stopped but for the answers in progress.
     stopping: CancellationToken,
+    /// Cancelled once the client sends no more.
+    leaving: CancellationToken,
+    /// How long outcomes are waited for from then on.
+    held_until: OnceLock<Instant>,
 }
 
 impl Connection {
@@ -238,6 +248,33 @@ impl Connection {
 
     fn stopping(&self) -> &CancellationToken {
         &self.0.stopping
+    }
+
+    /// The client sends no more: it waits for its answer, or is gone.
+    fn input_ended(&self) {
+        self.hold_for(LEFT_WAIT_MAX);
+    }
+
+    /// The client broke off in the middle of a body: it is gone.
+    fn broke_off(&self) {
+        self.hold_for(Duration::ZERO);
+    }
+
+    fn hold_for(&self, at_most: Duration) {
+        self.0.held_until.get_or_init(|| Instant::now() + at_most);
+        self.0.leaving.cancel();
+    }
+
+    /// Comes once the client sends no more: how much longer an outcome is waited for on its behalf.
+    fn leaving(&self) -> impl Future<Output = Duration> + Send + use<> {
+        let state = Arc::clone(&self.0);
+        async move {
+            state.leaving.cancelled().await;
+            let until = state.held_until.get().copied();
+            until.map_or(Duration::ZERO, |until| {
+                until.saturating_duration_since(Instant::now())
+            })
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::{Problem, Result, with_header};
 use super::parse::job::{self, JobFields, LATER_FIELDS, Name};
 use super::parse::query::Query;
 use super::parse::{self, payload};
-use super::{App, Segment, headers, many, view};
+use super::{App, Connection, Segment, headers, many, view};
 use crate::driver::port::{Answer, Command, Submitted};
 use crate::driver::refusal::Refusal;
 use crate::job::{Group, JobId, JobView, Priority};
@@ -128,7 +128,8 @@ pub(super) async fn accept(
         return Err(both_names());
     }
     let traceparent = headers::traceparent(&parts.headers);
-    hand_over(app, fields, Name { id, key, traceparent }, wait).await
+    let here = Connection::of(parts);
+    hand_over(app, Some(&here), fields, Name { id, key, traceparent }, wait).await
 }
 
 /// A job that is named twice.
@@ -139,9 +140,10 @@ pub(crate) fn both_names() -> Box<Problem> {
     )
 }
 
-/// Hands checked fields to the driver; comes back as [`accept`] does.
+/// Hands checked fields to the driver; comes back as [`accept`] does. `here` is the caller's connection, if it has one.
 pub(crate) async fn hand_over(
     app: &App,
+    here: Option<&Connection>,
     fields: JobFields,
     name: Name<'_>,
     wait: Option<Duration>,
@@ -149,7 +151,12 @@ pub(crate) async fn hand_over(
     let mut submit = job::submit(fields, name);
     submit.wait = wait;
     let once = submit.is_named();
-    let refusal = match app.handle().call(Command::Submit(Box::new(submit))).await.answer {
+    let command = Command::Submit(Box::new(submit));
+    let reply = match here.filter(|_| wait.is_some()) {
+        Some(here) => app.handle().begin_unless(command, here.leaving()).await,
+        None => app.handle().call(command).await,
+    };
+    let refusal = match reply.answer {
         Answer::Submitted(submitted) => return Ok(*submitted),
         Answer::Refused(refusal) => refusal,
         other => foreign(&other),

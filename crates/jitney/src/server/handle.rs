@@ -2,7 +2,7 @@
 //!
 //! In: calls from HTTP handlers and in-process workers. Out: messages in the driver's mailbox. The mailbox
 //! itself is unbounded, its content is not: a call is admitted only while fewer than `calls_max` are open,
-//! and every notice (`Gone`, `Delivered`, `Undelivered`) belongs to an admitted call, so that a notice is
+//! and every notice (`Gone`, `Hurry`, `Delivered`, `Undelivered`) belongs to an admitted call, so that a notice is
 //! never refused.
 
 use std::sync::Arc;
@@ -44,6 +44,10 @@ pub struct Delivery {
 pub(super) enum Message {
     Call(CallId, Command, oneshot::Sender<Reply>),
     Gone(CallId),
+    Hurry {
+        call: CallId,
+        hold_max: Duration,
+    },
     Delivered(Vec<Token>),
     Undelivered(Vec<Token>),
     Policies(PolicyBook),
@@ -64,6 +68,7 @@ impl Message {
             Self::Call(_, Command::Submit(_), _) | Self::Delivered(_) => true,
             Self::Call(..)
             | Self::Gone(_)
+            | Self::Hurry { .. }
             | Self::Undelivered(_)
             | Self::Policies(_)
             | Self::Stop { .. }
@@ -111,14 +116,31 @@ impl Handle {
 
     /// Calls the driver at once; the future is its answer, as that of [`Handle::call`].
     pub fn begin(&self, command: Command) -> impl Future<Output = Reply> + Send + use<> {
+        self.begin_unless(command, std::future::pending())
+    }
+
+    /// As [`Handle::begin`], but once `leaving` comes the caller may be gone: its answer is held for no longer than
+    /// that says, and a poll takes no job.
+    pub fn begin_unless<F>(&self, command: Command, leaving: F) -> impl Future<Output = Reply> + Send + use<F>
+    where
+        F: Future<Output = Duration> + Send,
+    {
         let sent = self.send_call(command);
         let handle = self.clone();
         async move {
-            let (mut gone, receiver) = match sent {
+            let (mut gone, mut receiver) = match sent {
                 Ok(sent) => sent,
                 Err(refusal) => return Reply::refused(refusal),
             };
-            let reply = receiver.await;
+            // Cancel-safe: an answer that was not received is still there.
+            let reply = tokio::select! {
+                biased;
+                reply = &mut receiver => reply,
+                hold_max = leaving => {
+                    handle.send(Message::Hurry { call: gone.open.call, hold_max });
+                    receiver.await
+                }
+            };
             gone.armed = false;
             reply.unwrap_or_else(|_| Reply::refused(handle.unanswered()))
         }

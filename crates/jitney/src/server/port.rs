@@ -69,6 +69,7 @@ impl Port for ChannelPort {
                     self.callers.remove(&call);
                     Inbound::Gone(call)
                 }
+                Message::Hurry { call, hold_max } => Inbound::Hurry { call, hold_max },
                 Message::Delivered(tokens) => Inbound::Delivered(tokens),
                 Message::Undelivered(tokens) => Inbound::Undelivered(tokens),
                 Message::Policies(policies) => Inbound::Policies(policies),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jitney::driver::Ended;
-use jitney::driver::port::{Batch, Command, Inbound};
+use jitney::driver::port::{Batch, Command, Inbound, SettleIs};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{JobId, Priority, State, Status};
 use jitney::policy::PolicyPatch;
@@ -321,6 +321,40 @@ pub(crate) fn c05_a_batch_that_did_not_reach_its_worker_goes_to_the_next_with_th
     assert_eq!((given.attempt, given.delivery), (1, 2));
     let job = node.get(id).unwrap();
     assert_eq!((job.attempts, job.crashes), (0, 0));
+}
+
+/// C05: a worker that sends no more cannot settle: its poll takes no job, and hears what it settled.
+pub(crate) fn c05_a_poll_whose_worker_sends_no_more_takes_no_job<H: Harness>() {
+    let mut node = Node::<H>::start();
+    let waits = node.poll(worker("leaves").wait(seconds(60)));
+    node.hurry(waits, Duration::ZERO);
+    assert!(
+        node.leased(waits)
+            .expect("it is answered at once")
+            .batches
+            .is_empty()
+    );
+    let id = node.submit(job("1"));
+    // A batch is formed for it, and its record is on its way.
+    let asks = node.post(Command::Lease(Box::new(worker("leaves").wait(seconds(60)).0)));
+    node.hurry(asks, Duration::ZERO);
+    assert!(
+        node.leased(asks)
+            .expect("it is answered at once")
+            .batches
+            .is_empty()
+    );
+    let batch = node.lease_one(worker("stays"));
+    assert_eq!((ids(&batch), batch.jobs[0].attempt), (vec![id], 1));
+    node.submit(job("2"));
+    let settles = Command::Lease(Box::new(worker("leaves").settling(vec![echo(&batch)]).0));
+    let settles = node.post(settles);
+    node.hurry(settles, Duration::ZERO);
+    let leased = node.leased(settles).expect("its settle is durable");
+    assert!(leased.batches.is_empty());
+    let results = leased.settled[0].results.as_ref().unwrap();
+    assert!(matches!(results[0].is, SettleIs::Applied { .. }));
+    assert_eq!(node.lease_one(worker("stays")).jobs.len(), 1);
 }
 
 /// C05: the worker repeats the poll whose answer it did not get: the same lease, the same jobs, less the settled.

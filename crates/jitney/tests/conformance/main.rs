@@ -47,6 +47,7 @@ macro_rules! every_bus {
                 c05_a_settle_whose_answer_was_lost_is_a_duplicate
                 c05_a_batch_that_did_not_reach_its_worker_goes_to_the_next_with_the_same_job_id
                 c05_a_poll_repeated_after_a_lost_answer_gets_the_same_batch
+                c05_a_poll_whose_worker_sends_no_more_takes_no_job
                 c06_a_late_result_counts_while_no_other_worker_has_the_job
                 c06_a_late_result_changes_nothing_once_another_worker_has_the_job
                 c07_a_heartbeat_keeps_a_long_job_alive_and_silence_loses_it
@@ -59,6 +60,7 @@ macro_rules! every_bus {
                 c16_slow_gets_its_share_and_with_none_it_waits
                 c17_empty_lanes_add_no_delay_to_the_others;
             reply:
+                c20_a_caller_that_may_be_gone_is_answered_in_time
                 c20_a_wait_that_ends_is_answered_with_the_job_as_it_is_and_the_job_goes_on
                 c22_a_result_whose_caller_left_is_kept_for_its_time_and_then_goes;
             content:

@@ -187,6 +187,12 @@ impl<H: Harness> Node<H> {
         self.notify(Inbound::Gone(call.0));
     }
 
+    /// The caller sends no more, and may be gone.
+    pub(crate) fn hurry(&mut self, call: Call, hold_max: Duration) {
+        let call = call.0;
+        self.notify(Inbound::Hurry { call, hold_max });
+    }
+
     /// Submits a job that must be accepted.
     pub(crate) fn submit(&mut self, job: Job) -> JobId {
         self.try_submit(job).expect("the job is accepted").job.id

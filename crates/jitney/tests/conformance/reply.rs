@@ -1,6 +1,6 @@
 //! Replies (C20, C22): a wait has an end and the job has not; a result waits for its caller, but not for ever.
 
-use jitney::driver::port::{Answer, Command};
+use jitney::driver::port::{Answer, Command, SubmitMany};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{State, Status};
 
@@ -41,6 +41,37 @@ pub(crate) fn c20_a_wait_that_ends_is_answered_with_the_job_as_it_is_and_the_job
         node.submitted(caller).is_none(),
         "the first answer was the only one"
     );
+}
+
+/// C20: the caller sends no more and may be gone. Its wait ends when the edge says, not before and not after its own
+/// end, whether it had begun or its submit was in flight.
+pub(crate) fn c20_a_caller_that_may_be_gone_is_answered_in_time<H: Harness>() {
+    let mut node = Node::<H>::start();
+    for (wait, hold_max, ends) in [(60, 5, 5), (3, 5, 3)] {
+        let waits = node.submit_and_wait(job("1").wait(seconds(wait)));
+        node.hurry(waits, seconds(hold_max));
+        let in_flight = node.post(Command::Submit(Box::new(job("2").wait(seconds(wait)).0)));
+        node.hurry(in_flight, seconds(hold_max));
+        let jobs = vec![job("3").0, job("4").0];
+        let wait = Some(seconds(wait));
+        let many = node.post(Command::SubmitMany(Box::new(SubmitMany { jobs, wait })));
+        node.hurry(many, seconds(hold_max));
+        let id = node.submit(job("5"));
+        let reads = node.call(Command::Get { id, wait });
+        node.hurry(reads, seconds(hold_max));
+        node.advance(seconds(ends) - millis(1));
+        for call in [waits, in_flight, many, reads] {
+            assert!(node.answer(call).is_none());
+        }
+        node.advance(millis(1));
+        for call in [waits, in_flight] {
+            let submitted = node.submitted(call).expect("the wait is over").unwrap();
+            assert_eq!(submitted.job.status, Status::Submitted);
+        }
+        assert!(matches!(node.answer(many), Some(Answer::SubmittedMany(taken)) if taken.len() == 2));
+        assert!(matches!(node.answer(reads), Some(Answer::Job(_))));
+        assert_eq!(node.info().waiters, 0);
+    }
 }
 
 /// C22: the caller has gone away. Its result is kept for `result_ttl`, then it is gone, and the count of results

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Terms;
 use super::group::{Envelopes, Group};
 use crate::driver::port::Submit;
+use crate::http::Connection;
 use crate::http::error::Result;
 use crate::http::parse::lines::Lines;
 
@@ -45,6 +46,7 @@ fn envelopes(job_bytes_max: u64) -> Envelopes {
     let terms = Terms {
         wait: None,
         traceparent: None,
+        here: Connection::default(),
     };
     Envelopes::new(job_bytes_max, terms)
 }

@@ -112,7 +112,7 @@ impl Envelopes {
         let wait = self.terms.wait;
         let call = (!jobs.is_empty()).then(|| {
             let command = Command::SubmitMany(Box::new(SubmitMany { jobs, wait }));
-            let reply = app.handle().begin(command);
+            let reply = app.handle().begin_unless(command, self.terms.here.leaving());
             let answer: Pin<Box<dyn Future<Output = Answer> + Send>> =
                 Box::pin(async move { reply.await.answer });
             answer

@@ -35,6 +35,8 @@ pub(super) use ndjson::ndjson;
 struct Terms {
     wait: Option<Duration>,
     traceparent: Option<String>,
+    /// Whose jobs they are.
+    here: Connection,
 }
 
 /// Reads what holds for all jobs, and refuses what can only hold for one.
@@ -48,6 +50,7 @@ fn terms(app: &App, parts: &Parts) -> Result<Terms> {
     Ok(Terms {
         wait: submit::envelope_wait(app, parts)?,
         traceparent: headers::traceparent(&parts.headers),
+        here: Connection::of(parts),
     })
 }
 

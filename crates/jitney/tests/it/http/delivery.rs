@@ -51,7 +51,7 @@ async fn a_poll_whose_connection_is_gone_is_taken_back() {
     .await;
     let mut socket = edge.connect().await;
     socket.write_all(POLL).await.unwrap();
-    drop(socket);
+    super::leaving::reset(socket);
     assert!(matches!(edge.notice().await, Inbound::Gone(_)));
     // The driver had formed the batch before it heard: it comes back.
     assert_eq!(tokens(edge.notice().await), ("undelivered", 1));

@@ -5,6 +5,7 @@ mod contract;
 mod delivery;
 mod docs;
 mod lease;
+mod leaving;
 mod limits;
 mod many;
 mod memory;
@@ -41,6 +42,8 @@ enum Does {
     Says(Answer),
     /// Answers it once its caller is gone.
     SaysWhenGone(Answer),
+    /// Answers it once its caller sends no more, or is gone.
+    SaysWhenLeaving(Answer),
     /// Leaves it open.
     Nothing,
 }
@@ -82,6 +85,7 @@ impl TestEdge {
         let (sender, notices) = mpsc::channel(1_000);
         let driver = std::thread::spawn(move || {
             let mut when_gone: Vec<(CallId, Answer)> = Vec::new();
+            let mut when_leaving: Vec<(CallId, Answer)> = Vec::new();
             loop {
                 port.wait(0, None);
                 while let Some(inbound) = port.take() {
@@ -89,6 +93,7 @@ impl TestEdge {
                         Inbound::Call(call, command) => match script(command) {
                             Does::Says(answer) => port.answer(call, answer),
                             Does::SaysWhenGone(answer) => when_gone.push((call, answer)),
+                            Does::SaysWhenLeaving(answer) => when_leaving.push((call, answer)),
                             Does::Nothing => {}
                         },
                         Inbound::Stop { .. } => return,
@@ -97,6 +102,12 @@ impl TestEdge {
                                 && let Some(at) = when_gone.iter().position(|(call, _)| call == gone)
                             {
                                 let (call, answer) = when_gone.swap_remove(at);
+                                port.answer(call, answer);
+                            }
+                            if let Inbound::Hurry { call: hurried, .. } | Inbound::Gone(hurried) = &notice
+                                && let Some(at) = when_leaving.iter().position(|(call, _)| call == hurried)
+                            {
+                                let (call, answer) = when_leaving.swap_remove(at);
                                 port.answer(call, answer);
                             }
                             sender.try_send(notice).unwrap();
