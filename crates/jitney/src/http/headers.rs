@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use axum::http::header::ACCEPT;
+use axum::http::header::{ACCEPT, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, HeaderName};
 
 use super::error::{Code, Problem, Result};
 use super::parse::job;
 use super::parse::payload::{self, Declared};
 use super::parse::query::Query;
+use super::parse::shown;
 use crate::units::format_duration;
 
 /// The header that names a submit.
@@ -79,9 +80,31 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
-/// The W3C trace context, if it is valid; a wrong one is as good as none, says the standard.
+/// Fails if the body came under a transfer coding but `chunked`: hyper undoes that one alone, and what a program on the
+/// way made of another is not known.
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<()> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let (coding, more) = (codings.next(), codings.next());
+    match coding {
+        None => Ok(()),
+        Some(coding) if more.is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        Some(coding) => {
+            let detail = format!(
+                "the body's transfer coding is `{}`; jitney reads `chunked` alone, or a body with `Content-Length`",
+                shown(&String::from_utf8_lossy(coding.as_bytes()))
+            );
+            Err(Problem::invalid("Transfer-Encoding", detail))
+        }
+    }
+}
+
+/// The W3C trace context, if it is valid and the only one; a wrong one is as good as none, says the standard.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let text = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
     is_traceparent(text).then(|| text.to_owned())
 }
 
@@ -209,6 +232,15 @@ mod tests {
             .collect()
     }
 
+    /// The same, with names that come more than once.
+    fn several(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
     #[test]
     fn json_must_be_acceptable() {
         for (accept, fine) in [
@@ -261,5 +293,39 @@ mod tests {
         ] {
             assert_eq!(traceparent(&headers(&[("traceparent", wrong)])), None, "{wrong}");
         }
+        let twice = several(&[("traceparent", valid), ("traceparent", valid)]);
+        assert_eq!(traceparent(&twice), None);
+    }
+
+    /// `gzip, chunked` was read as if it were `chunked`, so that a job's data was what nobody had sent.
+    #[test]
+    fn chunked_is_the_only_transfer_coding() {
+        for (codings, fine) in [
+            (&[][..], true),
+            (&["chunked"], true),
+            (&["Chunked"], true),
+            (&["gzip, chunked"], false),
+            (&["gzip", "chunked"], false),
+            (&["chunked", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["identity"], false),
+            (&[""], false),
+        ] {
+            let list: Vec<_> = codings
+                .iter()
+                .map(|coding| ("transfer-encoding", *coding))
+                .collect();
+            assert_eq!(check_coding(&several(&list)).is_ok(), fine, "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_is_given_once() {
+        let twice = several(&[
+            ("content-type", "application/json"),
+            ("content-type", "text/plain"),
+        ]);
+        let problem = payload::content_type(&twice).unwrap_err();
+        assert_eq!(problem.detail, "`Content-Type` is given twice");
     }
 }

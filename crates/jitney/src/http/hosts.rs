@@ -14,6 +14,9 @@ use super::error::{Code, Problem, Result};
 use super::parse::shown;
 use crate::server::options::AllowedHost;
 
+/// The longest name of a host, bytes, says RFC 1035.
+const NAME_BYTES_MAX: usize = 253;
+
 /// The names of this server.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
@@ -60,23 +63,18 @@ impl Hosts {
     /// Fails if a browser says that a page of another origin sends this. Its own origin is the host that it asks,
     /// or a listed name: a proxy in front may have changed the host.
     fn check_origin(&self, headers: &HeaderMap, host: Option<&str>) -> Result<()> {
-        let Some(origin) = headers.get(ORIGIN) else {
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let Some(origin) = origins.next() else {
             return Ok(());
         };
+        if origins.next().is_some() {
+            return Err(Problem::invalid("Origin", "`Origin` is given twice"));
+        }
         let own = origin
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://"))
-            .is_some_and(|(scheme, authority)| {
-                let port = if scheme.eq_ignore_ascii_case("https") {
-                    ":443"
-                } else {
-                    ":80"
-                };
-                let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
-                let origin = bare(authority);
-                host.is_some_and(|host| bare(host) == origin) || self.is_listed(&origin)
-            });
+            .is_some_and(|(scheme, authority)| self.is_own_origin(scheme, authority, host));
         if own {
             return Ok(());
         }
@@ -85,42 +83,71 @@ impl Hosts {
             "the request's `Origin` is not this server; pages of other origins may not call it",
         ))
     }
+
+    fn is_own_origin(&self, scheme: &str, authority: &str, host: Option<&str>) -> bool {
+        let port = match scheme {
+            _ if scheme.eq_ignore_ascii_case("http") => ":80",
+            _ if scheme.eq_ignore_ascii_case("https") => ":443",
+            _ => return false,
+        };
+        let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
+        let origin = bare(authority);
+        host_of(&origin).is_some()
+            && (host.is_some_and(|host| bare(host) == origin) || self.is_listed(&origin))
+    }
 }
 
 /// Whom the request is for, with the port. HTTP/1.0 need not say; no browser speaks that.
 fn requested(parts: &Parts) -> Result<Option<&str>> {
-    // A target with a host of its own stands above the header, says RFC 9112.
-    if let Some(authority) = parts.uri.authority() {
-        return Ok(Some(authority.as_str()));
-    }
     let mut hosts = parts.headers.get_all(HOST).iter();
-    let (host, more) = (hosts.next(), hosts.next());
-    match (host, more) {
-        (Some(host), None) => host
-            .to_str()
-            .map(Some)
-            .map_err(|_| Problem::invalid("Host", "`Host` is not visible ASCII")),
-        (None, _) if parts.version < Version::HTTP_11 => Ok(None),
-        (None, _) => Err(Problem::invalid("Host", "`Host` is missing")),
-        (Some(_), Some(_)) => Err(Problem::invalid("Host", "`Host` is given twice")),
-    }
+    let header = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let visible = |_| Problem::invalid("Host", "`Host` is not visible ASCII");
+            Some(host.to_str().map_err(visible)?)
+        }
+        (None, _) if parts.version < Version::HTTP_11 => None,
+        (None, _) => return Err(Problem::invalid("Host", "`Host` is missing")),
+        (Some(_), Some(_)) => return Err(Problem::invalid("Host", "`Host` is given twice")),
+    };
+    // A target with a host of its own stands above the header, says RFC 9112.
+    Ok(parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(header))
 }
 
-/// The host of an authority, in lower case, without port and final dot. Nothing if it is none.
+/// The host of an authority, in lower case, without port and final dot: a name, or an IP address. Nothing if it is
+/// neither.
 fn host_of(authority: &str) -> Option<String> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (inside, after) = rest.split_once(']')?;
+            inside.parse::<Ipv6Addr>().ok()?;
             (inside, after.strip_prefix(':').or(after.is_empty().then_some("")))
         }
-        None => match authority.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, Some("")),
-        },
+        None => {
+            let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+            let host = host.strip_suffix('.').unwrap_or(host);
+            is_name(host).then_some((host, Some(port)))?
+        }
     };
-    let is_port = port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let host = host.strip_suffix('.').unwrap_or(host);
-    (is_port && !host.is_empty()).then(|| host.to_ascii_lowercase())
+    let is_port = |port: &str| port.is_empty() || (is_digits(port) && port.parse::<u16>().is_ok());
+    port.is_some_and(is_port).then(|| host.to_ascii_lowercase())
+}
+
+/// Whether it is labels of letters, digits, hyphens and underscores with dots between them: nothing that some program
+/// on the way may read as an end of the name.
+fn is_name(host: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    host.len() <= NAME_BYTES_MAX
+        && host
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(fine))
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_address(host: &str) -> bool {
@@ -170,13 +197,31 @@ mod tests {
             ("[::1]evil.example", false),
             ("[evil.example]", false),
             ("localhost:x", false),
+            ("localhost:65536", false),
+            ("localhost:+80", false),
+            ("localhost:", true),
             ("", false),
+            // These passed for names under `localhost`.
+            ("evil.com/.localhost", false),
+            ("evil.com#.localhost", false),
+            ("evil.com?.localhost", false),
+            ("evil.com\\.localhost", false),
+            ("evil.com, x.localhost", false),
+            ("evil com.localhost", false),
+            ("evil@x.localhost", false),
+            ("[evil.localhost]", false),
+            (".localhost", false),
+            ("a..localhost", false),
+            ("evil.com/.cluster.local", false),
+            ("a_b.cluster.local", true),
         ] {
             let request = parts(Version::HTTP_11, "/v1/jobs", &[("host", host)]);
             assert_eq!(listed.check(&request).is_ok(), own, "{host}");
         }
         let anyone = parts(Version::HTTP_11, "/", &[("host", "evil.example")]);
         assert!(hosts(&["*"]).check(&anyone).is_ok());
+        let none = parts(Version::HTTP_11, "/", &[("host", "evil.example/")]);
+        assert!(hosts(&["*"]).check(&none).is_err());
     }
 
     #[test]
@@ -190,6 +235,22 @@ mod tests {
                 "/",
                 &[("host", "localhost"), ("host", "localhost")],
                 "`Host` is given twice",
+            ),
+            (
+                Version::HTTP_11,
+                "http://localhost/",
+                &[("host", "localhost"), ("host", "evil.example")],
+                "`Host` is given twice",
+            ),
+            (
+                Version::HTTP_11,
+                "/",
+                &[
+                    ("host", "localhost"),
+                    ("origin", "http://localhost"),
+                    ("origin", "http://evil.example"),
+                ],
+                "`Origin` is given twice",
             ),
         ] {
             let problem = ours.check(&parts(version, target, headers)).unwrap_err();
@@ -218,6 +279,17 @@ mod tests {
             ("jobs.example", "https://jobs.example", "127.0.0.1:8080", true),
             ("jobs.example", "https://jobs.example:9", "127.0.0.1:8080", false),
             ("jobs.example", "https://evil.example", "jobs.example", false),
+            ("*", "x://localhost", "localhost", false),
+            ("*", "HTTP://localhost", "localhost", true),
+            ("*", "http://localhost/", "localhost", false),
+            ("*", "http://localhost http://evil.example", "localhost", false),
+            (
+                "*.jobs.example",
+                "https://evil.com/.jobs.example",
+                "127.0.0.1",
+                false,
+            ),
+            ("*.jobs.example", "https://a.jobs.example", "127.0.0.1", true),
         ] {
             let request = parts(Version::HTTP_11, "/", &[("origin", origin), ("host", host)]);
             assert_eq!(

@@ -360,7 +360,10 @@ async fn answer(app: App, mut router: Router, request: Request) -> Response<Body
     let (parts, body) = request.into_parts();
     let shared = &app.shared;
     let counted = shared.requests.of(parts.uri.path());
-    let checked = shared.hosts.check(&parts);
+    let checked = shared
+        .hosts
+        .check(&parts)
+        .and_then(|()| headers::check_coding(&parts.headers));
     let request = Request::from_parts(parts, body);
     let response = match checked {
         Ok(()) => match router.call(request).await {

@@ -122,7 +122,11 @@ pub(crate) fn check_content_type(content_type: &str) -> std::result::Result<(), 
 
 /// A header's content type, checked.
 pub(crate) fn content_type(headers: &axum::http::HeaderMap) -> Result<Option<&str>> {
-    let value = headers.get(axum::http::header::CONTENT_TYPE);
+    let mut values = headers.get_all(axum::http::header::CONTENT_TYPE).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(Problem::invalid("Content-Type", "`Content-Type` is given twice"));
+    }
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };

@@ -655,6 +655,56 @@ async fn a_host_that_is_no_name_of_this_server_is_forbidden() {
     assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
 }
 
+/// Such hosts passed for names under `localhost`, a second `Origin` was not looked at, and what had been encoded was
+/// taken as it came.
+#[tokio::test]
+async fn a_head_that_two_programs_may_read_in_two_ways_is_refused() {
+    let edge = edge().await;
+    for (head, status, detail) in [
+        ("host: evil.com/.localhost", 403, "no name of this server"),
+        ("host: evil.com#.localhost", 403, "no name of this server"),
+        ("host: localhost\r\norigin: x://localhost", 403, "`Origin`"),
+        (
+            "host: localhost\r\norigin: http://localhost\r\norigin: http://evil.example",
+            400,
+            "`Origin` is given twice",
+        ),
+        (
+            "host: localhost\r\ntransfer-encoding: gzip, chunked",
+            400,
+            "the body's transfer coding is `gzip, chunked`",
+        ),
+        (
+            "host: localhost\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked",
+            400,
+            "the body's transfer coding is `gzip`",
+        ),
+        (
+            "host: localhost\r\ncontent-type: application/json\r\ncontent-type: text/plain",
+            400,
+            "`Content-Type` is given twice",
+        ),
+        (
+            "host: localhost\r\ncontent-length: 3\r\ncontent-length: 4",
+            400,
+            "cannot be read as HTTP/1.1",
+        ),
+    ] {
+        let body = match head.contains("chunked") {
+            true => "3\r\nabc\r\n0\r\n\r\n",
+            false => "",
+        };
+        let request =
+            format!("POST /v1/processors/p/jobs HTTP/1.1\r\nconnection: close\r\n{head}\r\n\r\n{body}");
+        let answer = edge.raw(request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{head}: {answer}"
+        );
+        assert!(answer.contains(detail), "{head}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn an_encoded_body_is_not_taken_for_what_it_is_not() {
     let edge = edge().await;
