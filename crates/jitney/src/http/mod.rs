@@ -15,6 +15,7 @@ mod docs;
 mod door;
 pub(crate) mod error;
 mod figures;
+mod fit;
 pub(crate) mod headers;
 mod hosts;
 mod jobs;
@@ -110,6 +111,7 @@ struct Shared {
     slow_client_timeout: Duration,
     requests: RequestCounts,
     answers: many::Pool,
+    checks: fit::Checks,
 }
 
 impl App {
@@ -133,6 +135,7 @@ impl App {
                 slow_client_timeout: options.slow_client_timeout,
                 requests,
                 answers: many::Pool::default(),
+                checks: fit::Checks::default(),
             }),
         })
     }
@@ -174,6 +177,7 @@ impl App {
                 hosts: before.hosts.clone(),
                 bodies: Arc::clone(&before.bodies),
                 answers: before.answers.clone(),
+                checks: before.checks.clone(),
                 limits: before.limits.clone(),
                 metrics: Arc::clone(&before.metrics),
                 pages: Pages::new(&before.limits, &routes),

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
-use jsonschema::Validator;
 
 use super::error::{ROUTE_ERROR, ROUTE_EXHAUSTED};
+use super::fit::Schema;
 use super::parse::job::{LABEL_NAME_BYTES_MAX, LABELS_MAX};
 use crate::job::{Group, JobError, Priority, Processor, Reason, Status};
 use crate::limits::Limits;
@@ -63,15 +64,8 @@ pub(super) struct Ready {
     pub(super) group: Group,
     pub(super) priority: Priority,
     pub(super) wait: Option<Duration>,
-    pub(super) schema: Option<Schema>,
+    pub(super) schema: Option<Arc<Schema>>,
     status: BTreeMap<String, u16>,
-}
-
-/// The schema of a body.
-pub(super) struct Schema {
-    pub(super) validator: Validator,
-    /// As it was written, for the document.
-    pub(super) written: serde_json::Value,
 }
 
 impl fmt::Debug for Ready {
@@ -95,6 +89,7 @@ impl RouteTable {
             if let Some(other) = ready.iter().find(taken) {
                 return Err(wrong(format!("`{other:?}` answers the same requests")));
             }
+            this.warn();
             ready.push(this);
         }
         Ok(Self { routes: ready })
@@ -123,11 +118,7 @@ impl Ready {
         }
         let (path, labels) = shape(&route.path)?;
         let schema = match &route.schema {
-            Some(schema) => Some(Schema {
-                validator: jsonschema::validator_for(schema)
-                    .map_err(|error| format!("its schema: {error}"))?,
-                written: schema.clone(),
-            }),
+            Some(schema) => Some(Arc::new(Schema::new(schema)?)),
             None => None,
         };
         if let Some((outcome, status)) = route
@@ -150,6 +141,19 @@ impl Ready {
             schema,
             status: route.status.clone(),
         })
+    }
+
+    /// Tells the operator of a schema that is costly to check.
+    fn warn(&self) {
+        let schema = self.schema.as_deref();
+        if let Some(place) = schema.and_then(|schema| schema.branches.as_deref()) {
+            tracing::warn!(
+                route = ?self,
+                place,
+                "alternatives of a route's schema lead back to themselves: a body that fits none is costly to check; \
+                 give each a `const` field to tell it by"
+            );
+        }
     }
 
     /// Outcomes and the statuses that they have, those of the configuration and the defaults.

@@ -7,16 +7,13 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{MethodFilter, on};
 
 use super::body::{self, Bound};
-use super::error::{Code, Problem, Result, Violation, job_problem, with_header};
+use super::error::{Code, Problem, Result, job_problem, with_header};
 use super::parse::job::{self, JobFields};
 use super::parse::payload;
 use super::route_table::{RESERVED, Ready, RouteTable};
 use super::{App, Connection, Segments, headers, submit, view};
 use crate::driver::port::Submitted;
 use crate::job::{JobView, Payload, Status};
-
-/// Violations of a schema that an answer lists at most.
-const VIOLATIONS_MAX: usize = 100;
 
 /// Adds the routes to the router.
 pub(super) fn add(mut router: Router<App>, table: &RouteTable) -> Router<App> {
@@ -48,7 +45,7 @@ async fn serve(
     let bytes = body::read(&app, &parts, body, Bound::data(app.limits())).await?;
     let payload = match &route.schema {
         Some(schema) => {
-            fits(&schema.validator, &bytes)?;
+            schema.check(&app.shared.checks, &bytes).await?;
             Payload {
                 content_type: None,
                 bytes,
@@ -82,35 +79,6 @@ fn route_labels(route: &Ready, values: Vec<String>) -> Result<Vec<(String, Strin
             Ok((name.clone(), value))
         })
         .collect()
-}
-
-/// Fails with every place where the body does not fit.
-fn fits(schema: &jsonschema::Validator, bytes: &[u8]) -> Result<()> {
-    payload::check(bytes)?;
-    let body: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| {
-        // JSON that nests deeper than a tree may: nothing that a schema describes.
-        Problem::invalid(
-            "",
-            format!("the body cannot be checked against the schema: {error}"),
-        )
-    })?;
-    let violations: Vec<_> = schema
-        .iter_errors(&body)
-        .take(VIOLATIONS_MAX)
-        .map(|error| Violation {
-            pointer: error.instance_path().to_string(),
-            detail: error.to_string(),
-        })
-        .collect();
-    let Some(first) = violations.first() else {
-        return Ok(());
-    };
-    let mut problem = Problem::invalid(
-        first.pointer.clone(),
-        format!("the body does not fit its schema: {}", first.detail),
-    );
-    problem.violations = violations;
-    Err(problem)
 }
 
 fn answer(route: &Ready, submitted: &Submitted) -> Result<Response<Body>> {

@@ -406,7 +406,7 @@ fn problem() -> Map<String, Value> {
             "violations",
             list(
                 violation,
-                "Every place where a body does not fit its route's schema.",
+                "Places where a body does not fit its route's schema; `detail` says if there may be more.",
             ),
         ),
         (
