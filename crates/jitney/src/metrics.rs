@@ -373,7 +373,7 @@ impl Scrape {
 
     fn lanes(&self, out: &mut Out<'_>) -> fmt::Result {
         type Column = (&'static str, &'static str, fn(&LaneStats) -> u64);
-        let gauges: [Column; 5] = [
+        let gauges: [Column; 6] = [
             ("jitney_lane_queued_jobs", "Jobs ready to go", |lane| lane.queued),
             ("jitney_lane_running_jobs", "Jobs leased to workers", |lane| {
                 lane.running
@@ -391,6 +391,11 @@ impl Scrape {
             ("jitney_lane_workers", "Workers of the processor", |lane| {
                 u64::from(lane.workers)
             }),
+            (
+                "jitney_lane_workers_not_ready",
+                "Workers of the processor that cannot start their program",
+                |lane| u64::from(lane.workers_not_ready),
+            ),
         ];
         for (name, help, value) in gauges {
             let mut metric = out.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -652,6 +657,8 @@ mod tests {
             retrying: 1,
             oldest_age: Some(Duration::from_millis(1500)),
             workers: 4,
+            workers_not_ready: 1,
+            not_ready: Some(("w-9".into(), "gone".into())),
             dispatched: 10,
             arrived: 12,
             ended: 8,
@@ -710,6 +717,7 @@ mod tests {
             "jitney_batch_jobs_sum 5067.0",
             "jitney_lane_queued_jobs{processor=\"orders\",priority=\"NORMAL\"} 3",
             "jitney_lane_oldest_job_age_seconds{processor=\"orders\",priority=\"NORMAL\"} 1.5",
+            "jitney_lane_workers_not_ready{processor=\"orders\",priority=\"NORMAL\"} 1",
             "jitney_lane_jobs_dispatched_total{processor=\"orders\",priority=\"NORMAL\"} 10",
             "jitney_http_requests_total{route=\"/v1/jobs/{id}\",status=\"200\"} 7",
             "jitney_http_open_connections 1",

@@ -20,6 +20,8 @@ pub enum Mutant {
     UncountedCrash,
     /// A poll whose wait is over is not answered.
     KeepPoll,
+    /// A poll of a worker that says that it cannot start is given batches.
+    ServeNotReady,
     /// Of many jobs that are submitted together those with the same id or key are not seen to be the same.
     RepeatAmongMany,
     /// Who waits for many jobs is answered when the first has ended.
@@ -39,6 +41,7 @@ impl Mutant {
         Self::ForgetExtend,
         Self::UncountedCrash,
         Self::KeepPoll,
+        Self::ServeNotReady,
         Self::RepeatAmongMany,
         Self::FirstOfMany,
         Self::TakenChildId,

@@ -119,6 +119,7 @@ impl Steps {
             priorities: [true; 3],
             until: Mono(u64::MAX),
             request_id: None,
+            not_ready: None,
         };
         self.step(Event::Poll(poll));
         let granted = self.actions.drain(..).find_map(|action| match action {

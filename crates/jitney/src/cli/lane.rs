@@ -65,7 +65,36 @@ struct Lane {
     #[serde(default)]
     oldest_age_ms: Option<u64>,
     workers: u64,
+    #[serde(default)]
+    workers_not_ready: u64,
+    #[serde(default)]
+    not_ready: Option<NotReady>,
     ended: u64,
+}
+
+/// One of the workers that cannot start.
+#[derive(Deserialize)]
+struct NotReady {
+    worker: String,
+    why: String,
+}
+
+impl Lane {
+    /// What somebody should look at.
+    fn remarks(&self) -> String {
+        let mut remarks = Vec::new();
+        if self.paused {
+            remarks.push("paused".to_owned());
+        }
+        if let Some(NotReady { worker, why }) = &self.not_ready {
+            let beside = match self.workers_not_ready {
+                0 | 1 => String::new(),
+                more => format!(", and {} more", more - 1),
+            };
+            remarks.push(format!("cannot start: {worker}{beside}: {why}"));
+        }
+        remarks.join("; ")
+    }
 }
 
 pub(super) async fn run(command: LaneCommand, output: Output) -> Result<Exit, Failure> {
@@ -130,6 +159,7 @@ async fn list(args: LsArgs, output: Output) -> Result<Exit, Failure> {
         let oldest = lane
             .oldest_age_ms
             .map(|ms| rounded_duration(Duration::from_millis(ms)));
+        let remarks = lane.remarks();
         vec![
             lane.processor,
             lane.priority,
@@ -140,9 +170,34 @@ async fn list(args: LsArgs, output: Output) -> Result<Exit, Failure> {
             oldest.unwrap_or_else(|| "-".to_owned()),
             lane.workers.to_string(),
             lane.ended.to_string(),
-            if lane.paused { "paused" } else { "" }.to_owned(),
+            remarks,
         ]
     };
     output.table(&header, &lanes.lanes.into_iter().map(row).collect::<Vec<_>>());
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_says_what_to_look_at() {
+        let lane = |workers_not_ready, not_ready, paused| {
+            let lane = json!({"processor": "orders", "priority": "NORMAL", "paused": paused, "queued": 1, "running": 0,
+                "retrying": 0, "workers": 2, "workers_not_ready": workers_not_ready, "not_ready": not_ready, "ended": 0});
+            serde_json::from_value::<Lane>(lane).unwrap().remarks()
+        };
+        let broken = json!({"worker": "w-1", "why": "`./x` exited with code 1"});
+        assert_eq!(lane(0, json!(null), false), "");
+        assert_eq!(lane(0, json!(null), true), "paused");
+        assert_eq!(
+            lane(1, broken.clone(), false),
+            "cannot start: w-1: `./x` exited with code 1"
+        );
+        assert_eq!(
+            lane(3, broken, true),
+            "paused; cannot start: w-1, and 2 more: `./x` exited with code 1"
+        );
+    }
 }

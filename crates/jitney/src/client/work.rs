@@ -34,6 +34,9 @@ pub struct LeaseRequest {
     pub priorities: Vec<Priority>,
     /// The poll's own id: the same again, after a lost answer, gives the same batches again.
     pub request_id: Option<String>,
+    /// Why the worker's program cannot start, 1 to 256 bytes. Such a poll takes no batch: while the server holds it, it
+    /// shows the worker as one that cannot start.
+    pub not_ready: Option<String>,
     /// Settled first, durably.
     pub settle: Vec<Settle>,
 }
@@ -78,6 +81,7 @@ impl LeaseRequest {
             wait: Duration::ZERO,
             priorities: Vec::new(),
             request_id: None,
+            not_ready: None,
             settle: Vec::new(),
         }
     }
@@ -348,6 +352,7 @@ pub(super) fn encode_lease(request: &LeaseRequest) -> Result<Bytes, Error> {
         wait: format_duration(request.wait),
         priorities: request.priorities.iter().map(|p| p.name()).collect(),
         request_id: request.request_id.as_deref(),
+        not_ready: request.not_ready.as_deref(),
         settle: request
             .settle
             .iter()
@@ -373,6 +378,8 @@ struct WireLease<'a> {
     priorities: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_ready: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     settle: Vec<WireSettle<'a>>,
 }
@@ -432,6 +439,7 @@ mod tests {
             wait: Duration::from_secs(30),
             priorities: vec![Priority::Normal],
             request_id: Some("r".to_owned()),
+            not_ready: Some("gone".to_owned()),
             settle: vec![
                 Settle {
                     lease: "t1".to_owned(),
@@ -455,7 +463,7 @@ mod tests {
             ],
         };
         let expected = concat!(
-            r#"{"worker":"w-1","slots":2,"max_jobs":16,"wait":"30s","priorities":["NORMAL"],"request_id":"r","settle":["#,
+            r#"{"worker":"w-1","slots":2,"max_jobs":16,"wait":"30s","priorities":["NORMAL"],"request_id":"r","not_ready":"gone","settle":["#,
             r#"{"lease":"t1","outcomes":[{"id":"0199b7a0-0000-7000-8000-000000000001","ok":null}],"final":true},"#,
             r#"{"lease":"t2","failed":{"code":"crashed","message":"gone"},"crashed":true}]}"#
         );

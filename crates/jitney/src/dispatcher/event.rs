@@ -92,6 +92,9 @@ pub struct Poll {
     pub until: Mono,
     /// The worker's own id of the poll; the same again gives the same batches again.
     pub request_id: Option<Arc<str>>,
+    /// Why the worker's program cannot start. Such a poll takes no batch: while it waits it says that the worker is
+    /// there.
+    pub not_ready: Option<Arc<str>>,
 }
 
 /// A worker's report about the jobs of a lease. Payloads stay with the driver.
@@ -335,8 +338,12 @@ pub struct LaneStats {
     pub retrying: u64,
     /// How long the oldest queued job has waited.
     pub oldest_age: Option<Duration>,
-    /// Workers that poll now or hold a lease of the processor.
+    /// Workers that poll now for batches or hold a lease of the processor.
     pub workers: u32,
+    /// Workers of the processor that say now that their program cannot start.
+    pub workers_not_ready: u32,
+    /// What the first of them, by name, says: its name and why.
+    pub not_ready: Option<(Arc<str>, Arc<str>)>,
     /// Jobs dispatched so far, each delivery counted.
     pub dispatched: u64,
     /// Jobs arrived so far.

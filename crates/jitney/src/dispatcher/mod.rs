@@ -45,7 +45,7 @@ use crate::dispatcher::entry::{Groups, IdHash, Jobs, Place};
 use crate::dispatcher::event::{Action, Event, JobStatus, LaneStats, PollId};
 use crate::dispatcher::lane::Lane;
 use crate::dispatcher::leases::Lease;
-use crate::dispatcher::polls::{Class, Pending, Request, RequestKey};
+use crate::dispatcher::polls::{Class, NotReady, Pending, Request, RequestKey};
 use crate::dispatcher::queue::Queue;
 use crate::dispatcher::rate::Rate;
 use crate::dispatcher::slab::Slab;
@@ -97,8 +97,10 @@ struct ProcessorState {
     lanes: [Lane; 3],
     /// Pending polls that ask for the same, the longest-waiting first.
     classes: BTreeMap<Class, BTreeMap<u64, PollId>>,
-    /// Workers that poll or hold a lease, with how many of both.
+    /// Workers that poll for batches or hold a lease, with how many of both.
     workers: BTreeMap<Arc<str>, u32>,
+    /// Workers that say that their program cannot start.
+    not_ready: BTreeMap<Arc<str>, NotReady>,
     ever_worked: bool,
     /// Free slots of the polls that wait and would take REALTIME.
     free: u64,
@@ -236,6 +238,11 @@ impl Dispatcher {
                     retrying: lane.waiting,
                     oldest_age: oldest.map(|clock| between(clock, now)),
                     workers: count(state.workers.len()),
+                    workers_not_ready: count(state.not_ready.len()),
+                    not_ready: state
+                        .not_ready
+                        .first_key_value()
+                        .map(|(worker, said)| (Arc::clone(worker), Arc::clone(&said.reason))),
                     dispatched: lane.dispatched,
                     arrived: lane.arrived,
                     ended: lane.ended,
@@ -254,7 +261,7 @@ impl Dispatcher {
         self.keyed
     }
 
-    /// Workers that poll the processor now or hold a lease of it.
+    /// Workers that poll the processor now for batches or hold a lease of it.
     #[must_use]
     pub fn workers(&self, processor: &Processor) -> u32 {
         self.state_of(processor)

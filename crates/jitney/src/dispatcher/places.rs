@@ -192,6 +192,7 @@ impl Dispatcher {
             lanes,
             classes: BTreeMap::new(),
             workers: BTreeMap::new(),
+            not_ready: BTreeMap::new(),
             ever_worked: false,
             free: 0,
             reserve: self

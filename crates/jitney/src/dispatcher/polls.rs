@@ -40,6 +40,17 @@ pub(super) struct Pending {
     pub(super) slots: u32,
     until: Mono,
     pub(super) request: Option<RequestKey>,
+    /// It takes no batch.
+    not_ready: bool,
+}
+
+/// A worker whose program cannot start.
+#[derive(Debug)]
+pub(super) struct NotReady {
+    /// How many of its polls say so.
+    polls: u32,
+    /// Why, as the latest of them says.
+    pub(super) reason: Arc<str>,
 }
 
 /// Names a worker's request: processor, worker, its own id of the poll.
@@ -58,7 +69,9 @@ impl Dispatcher {
     pub(super) fn poll(&mut self, poll: Poll, actions: &mut Vec<Action>) {
         let processor = self.processor(&poll.processor);
         self.processors[processor].ever_worked = true;
-        let request = poll.request_id.map(|id| (processor, poll.worker.clone(), id));
+        // One that takes no batch has none to be given again.
+        let named = poll.request_id.filter(|_| poll.not_ready.is_none());
+        let request = named.map(|id| (processor, poll.worker.clone(), id));
         let earlier = request.as_ref().and_then(|key| self.requests.get(key)?.poll);
         for replaced in earlier.into_iter().chain([poll.id]) {
             self.answer_empty(replaced, actions);
@@ -73,7 +86,10 @@ impl Dispatcher {
         if let Some(key) = &request {
             self.requests.entry(key.clone()).or_default().poll = Some(poll.id);
         }
-        self.hold_worker(processor, &poll.worker);
+        match &poll.not_ready {
+            None => self.hold_worker(processor, &poll.worker),
+            Some(reason) => self.worker_not_ready(processor, &poll.worker, reason),
+        }
         self.timers.set(poll.until, Timer::Poll(poll.id));
         self.polled += 1;
         let pending = Pending {
@@ -89,9 +105,13 @@ impl Dispatcher {
             slots: poll.slots.max(1),
             until: poll.until,
             request,
+            not_ready: poll.not_ready.is_some(),
         };
+        let ready = !pending.not_ready;
         self.polls.insert(poll.id, pending);
-        self.admit(poll.id, actions);
+        if ready || active(Mutant::ServeNotReady) {
+            self.admit(poll.id, actions);
+        }
     }
 
     /// L11, L13: a poll that repeats gets its leases again. Otherwise it stands in line, but not while it is
@@ -191,7 +211,11 @@ impl Dispatcher {
             }
         }
         self.touched.insert(pending.processor);
-        self.release_worker(pending.processor, &pending.worker);
+        if pending.not_ready {
+            self.worker_may_be_ready(pending.processor, &pending.worker);
+        } else {
+            self.release_worker(pending.processor, &pending.worker);
+        }
         if let Some(key) = &pending.request {
             if let Some(request) = self.requests.get_mut(key) {
                 request.poll = None;
@@ -225,6 +249,28 @@ impl Dispatcher {
     pub(super) fn hold_worker(&mut self, processor: usize, worker: &Arc<str>) {
         let workers = &mut self.processors[processor].workers;
         *workers.entry(worker.clone()).or_insert(0) += 1;
+    }
+
+    /// One poll more says that the worker's program cannot start.
+    fn worker_not_ready(&mut self, processor: usize, worker: &Arc<str>, reason: &Arc<str>) {
+        let workers = &mut self.processors[processor].not_ready;
+        let said = workers.entry(worker.clone()).or_insert_with(|| NotReady {
+            polls: 0,
+            reason: Arc::clone(reason),
+        });
+        said.polls += 1;
+        said.reason = Arc::clone(reason);
+    }
+
+    /// One poll less says so.
+    fn worker_may_be_ready(&mut self, processor: usize, worker: &Arc<str>) {
+        let workers = &mut self.processors[processor].not_ready;
+        if let Some(said) = workers.get_mut(worker) {
+            said.polls -= 1;
+            if said.polls == 0 {
+                workers.remove(worker);
+            }
+        }
     }
 
     /// The worker polls, or holds a lease, once less.

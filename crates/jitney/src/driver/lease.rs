@@ -100,7 +100,16 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             priorities: lease.priorities,
             until: after(self.now.mono, lease.wait),
             request_id: lease.request_id.clone(),
+            not_ready: lease.not_ready.clone(),
         };
+        if let Some(why) = &lease.not_ready {
+            tracing::warn!(
+                processor = lease.processor.as_str(),
+                worker = &*lease.worker,
+                %why,
+                "a worker cannot start its program"
+            );
+        }
         self.step(Event::Poll(poll));
     }
 

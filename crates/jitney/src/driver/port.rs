@@ -177,6 +177,8 @@ pub struct Lease {
     pub priorities: [bool; 3],
     /// The worker's own id of this poll.
     pub request_id: Option<Arc<str>>,
+    /// Why the worker's program cannot start: it takes no batch.
+    pub not_ready: Option<Arc<str>>,
     /// Settled first, durably.
     pub settle: Vec<Settle>,
 }

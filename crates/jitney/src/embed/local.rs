@@ -280,6 +280,7 @@ impl Local {
             wait: self.bounded(request.wait),
             priorities,
             request_id: request.request_id.as_deref().map(Arc::from),
+            not_ready: request.not_ready.as_deref().map(Arc::from),
             settle: settles,
         })
     }

@@ -2,28 +2,28 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::line;
 use super::lines::{Line, LineReader, TooLong};
+use super::stderr::{self, LastWords};
 use crate::client::{Batch, LeasedJob};
 use crate::worker::engine::Stop;
 
 /// An outcome line: a result of `max_body_bytes` (16 MiB) with its children, in base64, and something over.
 const OUTCOME_BYTES_MAX: usize = 24 << 20;
-
-/// A line of standard error; a longer one comes in pieces.
-const STDERR_BYTES_MAX: usize = 1 << 20;
 
 /// So much is encoded ahead of the pipe: what one write takes.
 const AHEAD_BYTES: usize = 64 << 10;
@@ -46,6 +46,27 @@ pub(super) struct Program {
     pub(super) worker: String,
 }
 
+impl Program {
+    /// The program, as it was written.
+    pub(super) fn name(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// For the callers of a batch: how its child ended, and where to look for more.
+    pub(super) fn died(&self, how: &str, batch: &str) -> String {
+        format!("{how} (worker `{}`, batch `{batch}`)", self.worker)
+    }
+}
+
+/// How much a child is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Batch after batch.
+    Long,
+    /// One batch: its standard input ends after it.
+    OneBatch,
+}
+
 /// A running program.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -55,12 +76,21 @@ pub(super) struct Child {
     process: tokio::process::Child,
     /// `None`: closed.
     input: Option<ChildStdin>,
+    /// The child's end of standard input, where that closes before its death: what is unread can then be counted
+    /// here only.
+    witness: Option<OwnedFd>,
     feed: Feed,
+    /// Bytes of its batch that were written.
+    given: u64,
+    /// It ended, or read no more, with all of them unread.
+    untouched: bool,
+    started: Instant,
     /// Standard input closes as soon as the feed is empty.
     closing: bool,
     output: LineReader<ChildStdout>,
     /// Relays standard error.
     relay: JoinSet<()>,
+    words: LastWords,
     exit: Option<ExitStatus>,
     /// Standard output ended.
     output_ended: bool,
@@ -93,26 +123,38 @@ struct Feed {
 
 impl Child {
     /// Starts the program.
-    pub(super) fn start(program: &Arc<Program>, number: usize) -> io::Result<Self> {
+    pub(super) fn start(program: &Arc<Program>, number: usize, life: Life) -> io::Result<Self> {
         let (first, arguments) = program
             .words
             .split_first()
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut process = Command::new(first)
+        let (reader, writer) = io::pipe()?;
+        // Held for a long life it would hide from a writer that nobody reads any more.
+        let witness = match life {
+            Life::OneBatch => Some(OwnedFd::from(reader.try_clone()?)),
+            Life::Long => None,
+        };
+        let mut command = Command::new(first);
+        command
             .args(arguments)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(reader))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // Its own group: Ctrl-C in a terminal reaches jitney alone, and a signal reaches its children too.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
+            .kill_on_drop(true);
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            // Into a pipe Python writes its outcomes once it has 8 KiB of them; nobody may be waiting that long.
+            command.env("PYTHONUNBUFFERED", "1");
+        }
+        let mut process = command.spawn()?;
         let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
         let output = process.stdout.take().ok_or_else(missing)?;
         let errors = process.stderr.take().ok_or_else(missing)?;
-        let input = process.stdin.take();
+        let input = ChildStdin::from_std(OwnedFd::from(writer).into())?;
+        let words = LastWords::default();
         let mut relay = JoinSet::new();
-        relay.spawn(relay_errors(errors, Arc::clone(program), number));
+        relay.spawn(stderr::relay(errors, Arc::clone(program), number, words.clone()));
         info!(
             worker = program.worker,
             child = number,
@@ -124,11 +166,16 @@ impl Child {
             program: Arc::clone(program),
             number,
             process,
-            input,
+            input: Some(input),
+            witness,
             feed: Feed::default(),
+            given: 0,
+            untouched: false,
+            started: Instant::now(),
             closing: false,
             output: LineReader::new(output, OUTCOME_BYTES_MAX, TooLong::Cut),
             relay,
+            words,
             exit: None,
             output_ended: false,
             force_at: None,
@@ -154,6 +201,8 @@ impl Child {
 
     /// Begins to write a batch.
     pub(super) fn give(&mut self, batch: &mut Batch) {
+        self.words.begin(&batch.batch);
+        (self.given, self.untouched) = (0, false);
         line::write_header(batch, &mut self.feed.buffer);
         self.feed.waiting = std::mem::take(&mut batch.jobs).into();
     }
@@ -175,6 +224,16 @@ impl Child {
     /// The code that it exited with; `None` if it did not, or a signal killed it.
     pub(super) fn exit_code(&self) -> Option<i32> {
         self.exit.and_then(|exit| exit.code())
+    }
+
+    /// Whether it ended before it read a byte of its batch: none of these jobs can have killed it.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// How long ago it was started.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Asks it to end, and makes it end if it does not.
@@ -211,7 +270,7 @@ impl Child {
                 exit = self.process.wait(), if self.exit.is_none() => {
                     // It fails only for a process that somebody else waited for.
                     self.exit = Some(exit.unwrap_or_default());
-                    self.input = None;
+                    self.close_input();
                     self.force_at = None;
                     self.silent_at = Some(Instant::now() + LAST_WORDS);
                 },
@@ -223,13 +282,30 @@ impl Child {
 
     fn wrote(&mut self, written: io::Result<usize>) {
         match written {
-            Ok(bytes) if bytes > 0 => self.feed.advance(bytes),
+            Ok(bytes) if bytes > 0 => {
+                self.feed.advance(bytes);
+                self.given += u64::try_from(bytes).unwrap_or(u64::MAX);
+            }
             // It reads no more; what it still says counts.
-            _ => self.input = None,
+            _ => self.close_input(),
         }
         if self.closing && self.feed.is_empty() {
             self.input = None;
         }
+    }
+
+    /// Nobody reads any more: what is unread now stays so. A pipe is read in its order, and the batch is the last that
+    /// was written: it was not touched if as much is left as it has.
+    fn close_input(&mut self) {
+        let pipe: Option<BorrowedFd<'_>> = match (&self.witness, &self.input) {
+            (Some(witness), _) => Some(witness.as_fd()),
+            (None, input) => input.as_ref().map(AsFd::as_fd),
+        };
+        if let Some(pipe) = pipe {
+            // Where a system cannot count it, the batch passes for read.
+            self.untouched = ioctl_fionread(pipe).is_ok_and(|unread| unread >= self.given);
+        }
+        self.input = None;
     }
 
     fn force(&mut self) {
@@ -256,12 +332,17 @@ impl Child {
 
     /// How it ended, for people.
     pub(super) fn epitaph(&self) -> String {
-        let program = self.program.words.first().map_or("", String::as_str);
+        let program = self.program.name();
         match self.exit.map(|exit| (exit.code(), exit.signal())) {
             Some((Some(code), _)) => format!("`{program}` exited with code {code}"),
             Some((None, Some(signal))) => format!("`{program}` was killed by signal {signal}"),
             _ => format!("`{program}` ended"),
         }
+    }
+
+    /// The same for the callers of this batch, with where to look for more.
+    pub(super) fn died(&self, batch: &str) -> String {
+        self.program.died(&self.epitaph(), batch)
     }
 
     /// Logs a line that says nothing that the protocol knows.
@@ -306,8 +387,8 @@ impl Child {
         }
     }
 
-    /// After its end: lets the last of its standard error be relayed.
-    pub(super) async fn bury(mut self) {
+    /// After its end: lets the last of its standard error be relayed, and gives its last lines.
+    pub(super) async fn bury(mut self) -> String {
         info!(
             worker = self.program.worker,
             child = self.number,
@@ -315,6 +396,7 @@ impl Child {
             "child ended"
         );
         drop(timeout(LAST_WORDS, self.relay.join_next()).await);
+        self.words.text()
     }
 }
 
@@ -369,19 +451,5 @@ async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Standard error into the log, line by line.
-async fn relay_errors(errors: ChildStderr, program: Arc<Program>, number: usize) {
-    let mut lines = LineReader::new(errors, STDERR_BYTES_MAX, TooLong::Split);
-    while let Ok(Some(line)) = lines.next().await {
-        let text = String::from_utf8_lossy(&line.bytes);
-        info!(
-            worker = program.worker,
-            child = number,
-            line = text.trim_end_matches('\r'),
-            "stderr"
-        );
     }
 }

@@ -9,6 +9,8 @@ mod line;
 mod lines;
 mod once;
 mod slot;
+mod stderr;
+mod talk;
 #[cfg(test)]
 mod tests;
 

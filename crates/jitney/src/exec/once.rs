@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{error, warn};
 
-use super::child::{Child, Next, Program};
+use super::child::{Child, Life, Next, Program};
 use super::line::{self, Said};
 use super::lines::Line;
 use crate::client::{BatchError, Outcome};
@@ -21,8 +21,11 @@ use crate::job::JobId;
 use crate::worker::engine::{Running, Slot, Stop, ids};
 use crate::worker::settle::Ending;
 
-/// The pause after a program that could not be started, or died of a signal.
+/// The pause after a program that did not start, or died of a signal; it doubles each time that it does not start.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// A place for one child at a time.
 #[derive(Debug)]
@@ -31,6 +34,22 @@ pub(super) struct OnceSlot {
     number: usize,
     /// The next child waits for the pause.
     hurt: bool,
+    /// How often in a row it did not start.
+    failures: u32,
+    /// Why it does not start.
+    trouble: Option<String>,
+}
+
+/// What the end of a child says of the jobs that it said nothing of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Done,
+    /// It left them out of what it said.
+    LeftOut,
+    /// It read nothing: none of them can be at fault.
+    NotStarted,
+    Failed,
+    Crashed,
 }
 
 impl OnceSlot {
@@ -44,7 +63,15 @@ impl OnceSlot {
             program: Arc::clone(program),
             number,
             hurt: false,
+            failures: 0,
+            trouble: None,
         })
+    }
+
+    fn not_started(&mut self, how: String) {
+        self.hurt = true;
+        self.failures += 1;
+        self.trouble = Some(how);
     }
 }
 
@@ -63,17 +90,21 @@ impl Slot for OnceSlot {
     }
 
     async fn prepare(&mut self) {
-        sleep(jittered(PAUSE)).await;
+        sleep(jittered(pause_after(self.failures))).await;
         self.hurt = false;
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref().filter(|_| self.hurt)
     }
 
     async fn run(&mut self, mut running: Running) -> Ending {
         let order = ids(&running.batch);
-        let mut child = match Child::start(&self.program, self.number) {
+        let mut child = match Child::start(&self.program, self.number, Life::OneBatch) {
             Ok(child) => child,
             Err(error) => {
-                warn!(worker = self.program.worker, child = self.number, %error, "child not started");
-                self.hurt = true;
+                error!(worker = self.program.worker, child = self.number, %error, "child not started");
+                self.not_started(format!("`{}` cannot be started: {error}", self.program.name()));
                 return Ending::Released(order);
             }
         };
@@ -86,9 +117,38 @@ impl Slot for OnceSlot {
             spoke: false,
             ended_early: None,
         };
-        let ending = talk.run(&order).await;
-        self.hurt = matches!(ending, Ending::Failed { crashed: true, .. });
-        child.bury().await;
+        let (ending, verdict) = talk.run(&order).await;
+        let (batch, how) = (talk.running.batch.batch, child.epitaph());
+        let stderr = child.bury().await;
+        self.hurt = verdict == Some(Verdict::Crashed);
+        match verdict {
+            Some(Verdict::NotStarted) => {
+                error!(
+                    worker = self.program.worker,
+                    child = self.number,
+                    batch,
+                    how,
+                    stderr,
+                    "the program does not start: it ended before it read anything; no job is lost, and none is counted as tried"
+                );
+                self.not_started(how);
+                return ending;
+            }
+            Some(Verdict::Failed | Verdict::Crashed) => {
+                let jobs = order.len();
+                warn!(
+                    worker = self.program.worker,
+                    child = self.number,
+                    batch,
+                    jobs,
+                    how,
+                    stderr,
+                    "batch failed"
+                );
+            }
+            Some(Verdict::Done | Verdict::LeftOut) | None => {}
+        }
+        self.failures = 0;
         ending
     }
 
@@ -107,7 +167,8 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    async fn run(&mut self, order: &[JobId]) -> Ending {
+    /// How the batch ended, and what the child's end says, where it says something.
+    async fn run(&mut self, order: &[JobId]) -> (Ending, Option<Verdict>) {
         let stop = self.running.stop.clone();
         let lost = Arc::clone(&self.running.lost);
         let (mut aborting, mut given_up) = (false, false);
@@ -137,44 +198,38 @@ impl Talk<'_> {
             .filter(|id| self.open.contains(id))
             .collect();
         match self.ended_early.take() {
-            Some(ending) => ending,
-            None if open.is_empty() => Ending::Complete,
-            None if aborting || given_up => Ending::Released(open),
-            None => self.verdict(&open).await,
+            Some(ending) => (ending, None),
+            None if open.is_empty() => (Ending::Complete, None),
+            None if aborting || given_up => (Ending::Released(open), None),
+            None => self.judge(open).await,
         }
     }
 
     /// What the exit says of the jobs that the child said nothing of.
-    async fn verdict(&mut self, open: &[JobId]) -> Ending {
-        match self.child.exit_code() {
-            Some(0) => {
-                if !self.spoke {
-                    for id in open {
-                        let done = Outcome::json(*id, &(), Vec::new());
-                        let done = done.expect("`null` can always be written as JSON");
-                        self.running.outbox.push(done).await;
-                    }
+    async fn judge(&mut self, open: Vec<JobId>) -> (Ending, Option<Verdict>) {
+        let verdict = verdict(self.child.exit_code(), self.spoke, self.child.is_untouched());
+        let failed = |code: &str, crashed| Ending::Failed {
+            error: BatchError {
+                code: code.to_owned(),
+                message: self.child.died(&self.running.batch.batch),
+            },
+            crashed,
+        };
+        let ending = match verdict {
+            Verdict::Done => {
+                for id in open {
+                    let done = Outcome::json(id, &(), Vec::new());
+                    let done = done.expect("`null` can always be written as JSON");
+                    self.running.outbox.push(done).await;
                 }
                 Ending::Complete
             }
-            code => {
-                let message = self.child.epitaph();
-                let crashed = code.is_none();
-                warn!(
-                    batch = self.running.batch.batch,
-                    how = message,
-                    jobs = open.len(),
-                    "batch failed"
-                );
-                Ending::Failed {
-                    error: BatchError {
-                        code: if crashed { "crashed" } else { "exit_code" }.to_owned(),
-                        message,
-                    },
-                    crashed,
-                }
-            }
-        }
+            Verdict::LeftOut => Ending::Complete,
+            Verdict::NotStarted => Ending::Released(open),
+            Verdict::Failed => failed("exit_code", false),
+            Verdict::Crashed => failed("crashed", true),
+        };
+        (ending, Some(verdict))
     }
 
     async fn heard(&mut self, line: &Line) {
@@ -207,5 +262,49 @@ impl Talk<'_> {
             }
             Err(error) => self.child.protocol_error(line, &error),
         }
+    }
+}
+
+/// `exit` is the code that it exited with, `None` where a signal killed it.
+const fn verdict(exit: Option<i32>, spoke: bool, untouched: bool) -> Verdict {
+    match (exit, spoke, untouched) {
+        (Some(0), false, _) => Verdict::Done,
+        (Some(0), true, _) => Verdict::LeftOut,
+        (_, false, true) => Verdict::NotStarted,
+        (Some(_), _, _) => Verdict::Failed,
+        (None, _, _) => Verdict::Crashed,
+    }
+}
+
+/// The pause after so many starts that failed in a row.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    PAUSE.saturating_mul(doubled).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_says_what_became_of_the_jobs() {
+        // A plain script need not read its input to be done.
+        assert_eq!(verdict(Some(0), false, true), Verdict::Done);
+        assert_eq!(verdict(Some(0), true, false), Verdict::LeftOut);
+        for exit in [Some(1), None] {
+            assert_eq!(verdict(exit, false, true), Verdict::NotStarted);
+        }
+        assert_eq!(verdict(Some(1), false, false), Verdict::Failed);
+        assert_eq!(verdict(Some(1), true, true), Verdict::Failed);
+        assert_eq!(verdict(None, false, false), Verdict::Crashed);
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        assert_eq!(pause_after(0), PAUSE);
+        assert_eq!(pause_after(1), PAUSE);
+        assert_eq!(pause_after(2), 2 * PAUSE);
+        assert_eq!(pause_after(6), PAUSE_MAX);
+        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
     }
 }

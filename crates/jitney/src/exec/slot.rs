@@ -1,6 +1,8 @@
-//! A batch through a child: its lines go in, its outcomes come out, whatever the child does meanwhile.
+//! A place for a child that lives on from batch to batch, whatever becomes of the child.
+//!
+//! A child that died is replaced. One that ended before it read anything did not start: its batch goes back, and the
+//! place takes none until a child has stayed up for a while without.
 
-use std::collections::HashSet;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +10,10 @@ use std::time::Duration;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{error, info, warn};
 
-use super::child::{Child, Next, Program};
-use super::line::{self, Said};
-use super::lines::Line;
+use super::child::{Child, Life, Next, Program};
+use super::talk::{Talk, Talked};
 use crate::client::BatchError;
 use crate::entropy::jittered;
 use crate::job::JobId;
@@ -24,6 +25,12 @@ const RESTART_FIRST: Duration = Duration::from_millis(100);
 
 /// The longest such pause.
 const RESTART_MAX: Duration = Duration::from_secs(30);
+
+/// After a child that did not start the next one has no batch for so long.
+const TRIAL_MIN: Duration = Duration::from_secs(1);
+
+/// The longest such time, for programs that take long to find out that they cannot start.
+const TRIAL_MAX: Duration = Duration::from_secs(30);
 
 /// So many lines behind a batch are read before the next; a child that never stops must not stop its slot.
 const LEFTOVERS_MAX: usize = 10_000;
@@ -37,8 +44,25 @@ pub(super) struct ChildSlot {
     program: Arc<Program>,
     number: usize,
     child: Option<Child>,
+    /// The child has ended a batch: it did start.
+    proven: bool,
     /// Deaths and failed starts since a batch ended.
     failures: u32,
+    /// The next child stays without a batch for so long.
+    trial: Option<Duration>,
+    /// Why there is no child that works.
+    trouble: Option<String>,
+}
+
+/// What the death of a child says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    /// One of the batch's jobs may have killed it.
+    Crashed,
+    /// It did not read this batch, and ended others before.
+    Between,
+    /// It never read anything.
+    NotStarted,
 }
 
 impl ChildSlot {
@@ -47,20 +71,29 @@ impl ChildSlot {
         Ok(Self {
             program: Arc::clone(program),
             number,
-            child: Some(Child::start(program, number)?),
+            child: Some(Child::start(program, number, Life::Long)?),
+            proven: false,
             failures: 0,
+            trial: None,
+            trouble: None,
         })
     }
 
-    /// The child, ready for a batch: one that died in the meantime is replaced at once.
-    async fn ready_child(&mut self) -> Option<&mut Child> {
-        if !self.is_ready() {
+    /// A child that lives: one that died in the meantime is replaced at once.
+    async fn living_child(&mut self) -> Option<&mut Child> {
+        if !self.child.as_mut().is_some_and(Child::is_ready) {
             self.drop_dead().await;
-            match Child::start(&self.program, self.number) {
-                Ok(child) => self.child = Some(child),
+            match Child::start(&self.program, self.number, Life::Long) {
+                Ok(child) => {
+                    self.child = Some(child);
+                    if self.trial.is_none() {
+                        self.trouble = None;
+                    }
+                }
                 Err(error) => {
-                    warn!(worker = self.program.worker, child = self.number, %error, "child not started");
+                    error!(worker = self.program.worker, child = self.number, %error, "child not started");
                     self.failures += 1;
+                    self.trouble = Some(format!("`{}` cannot be started: {error}", self.program.name()));
                 }
             }
         }
@@ -69,18 +102,13 @@ impl ChildSlot {
 
     /// Lets go of a child that takes no more batches.
     async fn drop_dead(&mut self) {
+        self.proven = false;
         let Some(mut child) = self.child.take() else {
             return;
         };
         child.end_input();
         child.terminate();
-        loop {
-            match child.next().await {
-                Next::Line(line) => child.unexpected(&line),
-                Next::Fed => {}
-                Next::Ended => break,
-            }
-        }
+        wait_for_end(&mut child).await;
         child.bury().await;
     }
 
@@ -117,21 +145,100 @@ impl ChildSlot {
         }
     }
 
-    /// The pause before the next start.
-    fn pause(&self) -> Duration {
-        match self.failures {
-            0 | 1 => Duration::ZERO,
-            more => {
-                let doubled = 1_u32.checked_shl(more - 2).unwrap_or(u32::MAX).max(1);
-                jittered(RESTART_FIRST.saturating_mul(doubled).min(RESTART_MAX))
+    /// Lets the child show that it stays up.
+    async fn stand_trial(&mut self, time: Duration) {
+        let Some(child) = self.child.as_mut() else { return };
+        if timeout(time, wait_for_end(child)).await.is_ok() {
+            self.not_started(None).await;
+            return;
+        }
+        info!(
+            worker = self.program.worker,
+            child = self.number,
+            "child stays up, it takes batches again"
+        );
+        (self.trial, self.trouble) = (None, None);
+    }
+
+    /// The child ended with jobs open, and nobody had asked it to.
+    async fn died(&mut self, open: Vec<JobId>, batch: &str) -> Ending {
+        let Some(child) = self.child.as_ref() else {
+            return Ending::Released(open);
+        };
+        match death(child.is_untouched(), self.proven) {
+            Death::Crashed => self.crashed(open.len(), batch).await,
+            Death::Between => {
+                let jobs = open.len();
+                warn!(
+                    worker = self.program.worker,
+                    child = self.number,
+                    batch,
+                    jobs,
+                    how = child.epitaph(),
+                    "child ended before it read its batch, which is given back"
+                );
+                self.bury().await;
+                Ending::Released(open)
             }
+            Death::NotStarted => {
+                self.not_started(Some(batch)).await;
+                Ending::Released(open)
+            }
+        }
+    }
+
+    async fn crashed(&mut self, jobs: usize, batch: &str) -> Ending {
+        self.failures += 1;
+        let how = self.child.as_ref().map(Child::epitaph).unwrap_or_default();
+        let stderr = self.bury().await;
+        warn!(
+            worker = self.program.worker,
+            child = self.number,
+            batch,
+            jobs,
+            how,
+            stderr,
+            "child died"
+        );
+        Ending::Failed {
+            error: BatchError {
+                code: "crashed".to_owned(),
+                message: self.program.died(&how, batch),
+            },
+            crashed: true,
+        }
+    }
+
+    /// The child ended before it read anything. The batch, if it had one, goes back.
+    async fn not_started(&mut self, batch: Option<&str>) {
+        let Some(child) = self.child.as_ref() else { return };
+        let (how, age) = (child.epitaph(), child.age());
+        self.failures += 1;
+        self.trial = Some(trial_after(age));
+        let stderr = self.bury().await;
+        error!(
+            worker = self.program.worker,
+            child = self.number,
+            batch,
+            how,
+            stderr,
+            "the program does not start: it ended before it read anything; no job is lost, and none is counted as tried"
+        );
+        self.trouble = Some(how);
+    }
+
+    async fn bury(&mut self) -> String {
+        self.proven = false;
+        match self.child.take() {
+            Some(child) => child.bury().await,
+            None => String::new(),
         }
     }
 }
 
 impl Slot for ChildSlot {
     fn is_ready(&mut self) -> bool {
-        self.child.as_mut().is_some_and(Child::is_ready)
+        self.trial.is_none() && self.child.as_mut().is_some_and(Child::is_ready)
     }
 
     async fn prepare(&mut self) {
@@ -142,35 +249,39 @@ impl Slot for ChildSlot {
                 "child reads no further, replacing it"
             );
         }
-        while !self.is_ready() {
-            sleep(self.pause()).await;
-            self.ready_child().await;
+        if self.is_ready() {
+            return;
+        }
+        sleep(pause_after(self.failures)).await;
+        if self.living_child().await.is_some()
+            && let Some(time) = self.trial
+        {
+            self.stand_trial(time).await;
         }
     }
 
-    async fn run(&mut self, mut running: Running) -> Ending {
-        let open = ids(&running.batch);
+    fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    async fn run(&mut self, running: Running) -> Ending {
+        let order = ids(&running.batch);
+        let batch = running.batch.batch.clone();
         self.read_leftovers().await;
-        let Some(child) = self.ready_child().await else {
-            return Ending::Released(open);
+        let Some(child) = self.living_child().await else {
+            return Ending::Released(order);
         };
-        child.give(&mut running.batch);
-        let mut talk = Talk {
-            open: open.iter().copied().collect(),
-            leftover: child.is_mid_line(),
-            child,
-            running,
-        };
-        let (ending, lives) = talk.run(&open).await;
-        match &ending {
-            Ending::Failed { crashed: true, .. } => {
-                self.failures += 1;
-                self.bury().await;
+        match Talk::begin(child, running, &order).run(&order).await {
+            Talked::Ended(ending) => {
+                (self.failures, self.proven) = (0, true);
+                ending
             }
-            _ if !lives => self.bury().await,
-            _ => self.failures = 0,
+            Talked::Stopped(ending) => {
+                self.bury().await;
+                ending
+            }
+            Talked::Died(open) => self.died(open, &batch).await,
         }
-        ending
     }
 
     async fn close(mut self, stop: Stop) {
@@ -180,114 +291,71 @@ impl Slot for ChildSlot {
     }
 }
 
-impl ChildSlot {
-    async fn bury(&mut self) {
-        if let Some(child) = self.child.take() {
-            child.bury().await;
+async fn wait_for_end(child: &mut Child) {
+    loop {
+        match child.next().await {
+            Next::Line(line) => child.unexpected(&line),
+            Next::Fed => {}
+            Next::Ended => return,
         }
     }
 }
 
-/// One batch with one child.
-struct Talk<'a> {
-    child: &'a mut Child,
-    running: Running,
-    /// Jobs without an outcome.
-    open: HashSet<JobId>,
-    /// The line that comes first was begun before the batch.
-    leftover: bool,
+const fn death(untouched: bool, proven: bool) -> Death {
+    match (untouched, proven) {
+        (false, _) => Death::Crashed,
+        (true, true) => Death::Between,
+        (true, false) => Death::NotStarted,
+    }
 }
 
-impl Talk<'_> {
-    /// How the batch ended, and whether the child lives.
-    async fn run(&mut self, order: &[JobId]) -> (Ending, bool) {
-        let stop = self.running.stop.clone();
-        let lost = Arc::clone(&self.running.lost);
-        let (mut finishing, mut aborting, mut given_up) = (false, false, false);
-        while !self.open.is_empty() {
-            tokio::select! {
-                next = self.child.next() => match next {
-                    Next::Line(line) => {
-                        if let Some(ending) = self.heard(&line).await {
-                            return (ending, true);
-                        }
-                    }
-                    Next::Fed => {}
-                    Next::Ended => return (self.died(order, finishing || given_up), false),
-                },
-                () = stop.finish.cancelled(), if !finishing => {
-                    finishing = true;
-                    self.child.end_input();
-                }
-                () = stop.abort.cancelled(), if !aborting => {
-                    aborting = true;
-                    self.child.terminate();
-                }
-                () = lost.all_lost(), if !given_up => {
-                    // It ran longer than a batch may, or the server was away for longer than the lease: what
-                    // the child still does is of no use, and it may hang.
-                    given_up = true;
-                    warn!(batch = self.running.batch.batch, "batch lost, ending its child");
-                    self.child.terminate();
-                }
-            }
+/// The pause before the next start.
+fn pause_after(failures: u32) -> Duration {
+    match failures {
+        0 | 1 => Duration::ZERO,
+        more => {
+            let doubled = 1_u32.checked_shl(more - 2).unwrap_or(u32::MAX).max(1);
+            jittered(RESTART_FIRST.saturating_mul(doubled).min(RESTART_MAX))
         }
-        (Ending::Complete, true)
+    }
+}
+
+/// How long the next child is to stay up, after one that ended at this age: longer than it.
+fn trial_after(age: Duration) -> Duration {
+    (age + age / 2).clamp(TRIAL_MIN, TRIAL_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_that_read_nothing_at_all_did_not_start() {
+        assert_eq!(death(true, false), Death::NotStarted);
+        assert_eq!(death(true, true), Death::Between);
+        assert_eq!(death(false, false), Death::Crashed);
+        assert_eq!(death(false, true), Death::Crashed);
     }
 
-    /// What a line changes; an ending if it ends the batch.
-    async fn heard(&mut self, line: &Line) -> Option<Ending> {
-        if std::mem::take(&mut self.leftover) {
-            self.child.unexpected(line);
-            return None;
+    #[test]
+    fn starts_are_further_and_further_apart() {
+        assert_eq!((pause_after(0), pause_after(1)), (Duration::ZERO, Duration::ZERO));
+        for (failures, pause) in [
+            (2, RESTART_FIRST),
+            (3, 2 * RESTART_FIRST),
+            (11, RESTART_MAX),
+            (u32::MAX, RESTART_MAX),
+        ] {
+            let range = pause / 2..=pause * 3 / 2;
+            assert!(range.contains(&pause_after(failures)), "{failures}");
         }
-        if line.partial {
-            self.child.protocol_error(line, &"the line is too long");
-            return None;
-        }
-        let batch = &self.running.batch.batch;
-        match line::read(&line.bytes) {
-            Ok(Said::Nothing) => {}
-            Ok(Said::Outcome(outcome)) if self.open.remove(&outcome.id) => {
-                self.running.outbox.push(outcome).await;
-            }
-            Ok(Said::Outcome(_)) => self
-                .child
-                .protocol_error(line, &"the job is not in this batch, or has its outcome"),
-            Ok(Said::Done(of)) if of == *batch => return Some(Ending::Complete),
-            Ok(Said::Failed(of, error)) if of == *batch => {
-                return Some(Ending::Failed {
-                    error,
-                    crashed: false,
-                });
-            }
-            Ok(Said::Done(_) | Said::Failed(..)) => {
-                self.child.protocol_error(line, &"it names another batch")
-            }
-            Err(error) => self.child.protocol_error(line, &error),
-        }
-        None
     }
 
-    /// The child died: a crash, unless it was asked to end.
-    fn died(&self, order: &[JobId], asked: bool) -> Ending {
-        if asked {
-            let open = order.iter().filter(|id| self.open.contains(id));
-            return Ending::Released(open.copied().collect());
-        }
-        let message = self.child.epitaph();
-        warn!(
-            batch = self.running.batch.batch,
-            how = message,
-            jobs = self.open.len(),
-            "child died"
-        );
-        Ending::Failed {
-            error: BatchError {
-                code: "crashed".to_owned(),
-                message,
-            },
-            crashed: true,
-        }
+    #[test]
+    fn a_trial_outlasts_what_failed_within_bounds() {
+        let seconds = Duration::from_secs;
+        assert_eq!(trial_after(Duration::from_millis(30)), TRIAL_MIN);
+        assert_eq!(trial_after(seconds(4)), seconds(6));
+        assert_eq!(trial_after(seconds(4_000)), TRIAL_MAX);
     }
 }

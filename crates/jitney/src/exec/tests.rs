@@ -186,9 +186,101 @@ for line in sys.stdin:
     assert_eq!(outcome(&heard, 1)["ok"], json!({"price": 1}));
     assert_eq!(
         failed(&heard, "l0"),
-        json!({"failed": {"code": "crashed", "message": "`python3` was killed by signal 9"}, "crashed": true})
+        json!({"failed": {"code": "crashed", 
+            "message": "`python3` was killed by signal 9 (worker `w-1`, batch `b0`)"}, "crashed": true})
     );
     assert_eq!(outcome(&heard, 4)["ok"], json!({"price": 4}));
+}
+
+/// A child in Python that fails at its first `times` starts as one does that cannot import a module.
+fn fails_to_start(times: u32, starts: &std::path::Path, then: &str) -> Vec<String> {
+    python(&format!(
+        "
+with open({starts:?}, 'a') as starts:
+    starts.write('x')
+if os.path.getsize({starts:?}) <= {times}:
+    import no_such_module
+{then}"
+    ))
+}
+
+/// Such a program counted a crash of every job that it was given, until all of them were dead.
+#[tokio::test]
+async fn a_program_that_does_not_start_gives_its_batch_back_and_takes_none_until_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = fails_to_start(3, &dir.path().join("starts"), ECHO);
+    let jitney = ScriptedJitney::giving(vec![batch(1..=3), batch(4..=4)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l1")).await;
+    for number in 1..=3 {
+        assert_eq!(outcome(&heard, number)["release"], true);
+    }
+    assert_eq!(failed(&heard, "l0"), Value::Null);
+    assert_eq!(outcome(&heard, 4)["ok"], json!({"price": 4}));
+    assert_eq!(heard.not_ready().unwrap(), "`python3` exited with code 1");
+    assert_eq!(std::fs::read(dir.path().join("starts")).unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_the_pipe_is_given_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let big = (1..=40).map(|n| job(n, "order", json!({"price": n, "text": "x".repeat(20_000)})));
+    let command = fails_to_start(1, &dir.path().join("starts"), ECHO);
+    let jitney = ScriptedJitney::giving(vec![big.collect()]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0")).await;
+    assert_eq!(failed(&heard, "l0"), Value::Null);
+    assert_eq!(heard.outcomes().len(), 40);
+    assert!(heard.outcomes().iter().all(|outcome| outcome["release"] == true));
+}
+
+#[tokio::test]
+async fn a_child_that_read_one_byte_may_have_been_killed_by_it() {
+    let command = python("os.read(0, 1); sys.exit(1)");
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1)]).await;
+    let heard = heard(&jitney, command, |heard| heard.ended("l0")).await;
+    assert_eq!(failed(&heard, "l0")["crashed"], true);
+    assert_eq!(heard.not_ready(), None);
+}
+
+#[tokio::test]
+async fn a_child_that_worked_and_ends_before_it_reads_the_next_batch_is_replaced_at_once() {
+    let command = python(
+        "
+import select
+header = json.loads(sys.stdin.readline())
+for _ in range(header['jobs']):
+    it = json.loads(sys.stdin.readline())
+    say({'id': it['id'], 'ok': it['data']})
+select.select([0], [], [])
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![batch(1..=2), batch(3..=3), batch(4..=4)]).await;
+    let ended = |heard: &Heard| ["l0", "l1", "l2"].iter().all(|lease| heard.ended(lease));
+    let heard = heard(&jitney, command, ended).await;
+    assert_eq!(outcome(&heard, 2)["ok"], json!({"price": 2}));
+    assert_eq!(outcome(&heard, 3)["release"], true);
+    assert_eq!(outcome(&heard, 4)["ok"], json!({"price": 4}));
+    assert_eq!(heard.not_ready(), None);
+}
+
+#[tokio::test]
+async fn a_plain_script_that_reads_nothing_and_fails_gives_its_batch_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = fails_to_start(1, &dir.path().join("starts"), "sys.stdin.read(); sys.exit(3)");
+    let jitney = ScriptedJitney::giving(vec![batch(1..=2), batch(3..=3)]).await;
+    let stop = async { drop(jitney.until(|heard| heard.ended("l1")).await) };
+    let options = ExecOptions {
+        once: true,
+        ..options(&jitney, command)
+    };
+    run(options, stop).await.unwrap();
+    let heard = jitney.until(|_| true).await;
+    assert_eq!(failed(&heard, "l0"), Value::Null);
+    assert_eq!(outcome(&heard, 2)["release"], true);
+    assert_eq!(
+        failed(&heard, "l1")["failed"],
+        json!({"code": "exit_code", "message": "`python3` exited with code 3 (worker `w-1`, batch `b1`)"})
+    );
+    assert_eq!(heard.not_ready().unwrap(), "`python3` exited with code 1");
 }
 
 #[tokio::test]

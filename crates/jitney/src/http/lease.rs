@@ -31,6 +31,8 @@ pub(super) const BATCH_JOBS_MAX: u32 = 1_000_000;
 pub(super) const SETTLES_MAX: usize = 1_000;
 /// The longest name of a worker or a poll, bytes.
 pub(super) const NAME_BYTES_MAX: usize = 128;
+/// The longest reason why a worker's program cannot start, bytes: a line of a list.
+pub(crate) const NOT_READY_BYTES_MAX: usize = 256;
 /// When to come back to a server that drains.
 pub(crate) const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,7 @@ pub(super) const FIELDS: &[&str] = &[
     "wait",
     "priorities",
     "request_id",
+    "not_ready",
     "settle",
 ];
 pub(super) const SETTLE_FIELDS: &[&str] = &["lease", "outcomes", "final", "failed", "crashed"];
@@ -106,6 +109,7 @@ pub(crate) fn read(limits: &Limits, processor: Processor, bytes: &Bytes) -> Resu
     object.required("worker")?;
     let worker = object.bounded_text("worker", 1..=NAME_BYTES_MAX)?;
     let request_id = object.bounded_text("request_id", 1..=NAME_BYTES_MAX)?;
+    let not_ready = object.bounded_text("not_ready", 1..=NOT_READY_BYTES_MAX)?;
     let wait = object.duration("wait")?.unwrap_or_default();
     headers::check_wait(wait, limits.wait_max, "/wait")?;
     let max_bytes = object.size("max_bytes")?;
@@ -123,6 +127,7 @@ pub(crate) fn read(limits: &Limits, processor: Processor, bytes: &Bytes) -> Resu
         wait,
         priorities: priorities(&object)?,
         request_id: request_id.map(Arc::from),
+        not_ready: not_ready.map(Arc::from),
         settle,
     };
     Ok(Poll { lease, leases })

@@ -83,6 +83,20 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
     }
     json.key("workers");
     json.number(u64::from(lane.workers));
+    json.key("workers_not_ready");
+    json.number(u64::from(lane.workers_not_ready));
+    json.key("not_ready");
+    match &lane.not_ready {
+        Some((worker, why)) => {
+            json.open();
+            json.key("worker");
+            json.string(worker);
+            json.key("why");
+            json.string(why);
+            json.close();
+        }
+        None => json.null(),
+    }
     json.key("arrived");
     json.number(lane.arrived);
     json.key("dispatched");

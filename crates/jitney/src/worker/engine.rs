@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::lease::HeldLease;
+use super::notice::Notice;
 use super::settle::{Ending, Outbox, Settler};
 use crate::client::{
     Batch, Client, Error, LeaseAnswer, LeaseRequest, Outcome, Retries, Retry, Settle, SettleBody,
@@ -23,10 +24,10 @@ use crate::job::{JobId, Priority};
 
 /// How long a poll is held by the server: long, so that idle workers are quiet, and below the idle timeouts
 /// of proxies.
-const POLL_WAIT: Duration = Duration::from_secs(30);
+pub(super) const POLL_WAIT: Duration = Duration::from_secs(30);
 
 /// A poll that comes back empty sooner than this is followed by a pause of this length.
-const EMPTY_POLL_MIN: Duration = Duration::from_millis(50);
+pub(super) const EMPTY_POLL_MIN: Duration = Duration::from_millis(50);
 
 /// A poll that has waited for so long while slots got free is replaced by one that asks for these too: the server may
 /// keep the slots that it asked for (`realtime_reserve`). Not at once: most polls are answered sooner.
@@ -66,8 +67,13 @@ pub(crate) trait Slot: Send + 'static {
     /// Whether it can take a batch now.
     fn is_ready(&mut self) -> bool;
 
-    /// Ends when it can.
+    /// Does one thing so that it can: a pause, a start. It is asked again whether it is ready, and prepared again.
     fn prepare(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Why its program cannot start, while that is why it is not ready.
+    fn trouble(&self) -> Option<&str> {
+        None
+    }
 
     /// Runs a batch. Must end soon after `stop.abort`.
     fn run(&mut self, batch: Running) -> impl Future<Output = Ending> + Send;
@@ -108,6 +114,7 @@ pub(crate) async fn run<S: Slot>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let mut engine = Engine {
+        notice: Notice::new(&options),
         options,
         free: slots,
         tasks: JoinSet::new(),
@@ -143,6 +150,8 @@ struct Engine<S> {
     poll_wait: Duration,
     /// Whether the server ever answered a poll.
     answered: bool,
+    /// What the server hears of slots that cannot start.
+    notice: Notice,
     stop: Stop,
     /// The end of all patience.
     give_up: CancellationToken,
@@ -164,8 +173,8 @@ struct Ride {
 enum Done<S> {
     /// A batch.
     Batch(Box<Ended<S>>),
-    /// A slot's preparation.
-    Prepared(S),
+    /// A slot's preparation. With `troubled` the server heard that it could not start.
+    Prepared { slot: S, troubled: bool },
     /// A settle, or the end of a slot.
     Nothing,
 }
@@ -187,7 +196,7 @@ impl<S: Slot> Engine<S> {
             }
             self.start_poll();
             let (is_narrow, widen_at) = (self.is_narrow(), self.widen_at());
-            // Every branch is cancel-safe: the poll stays in `self`, the tasks stay in their set.
+            // Every branch is cancel-safe: the polls stay in `self`, the tasks stay in their set.
             tokio::select! {
                 biased;
                 () = stop.as_mut() => return Ok(()),
@@ -195,6 +204,7 @@ impl<S: Slot> Engine<S> {
                 Some(done) = self.tasks.join_next() => self.take(done),
                 () = sleep_until(self.poll_at), if self.waits_to_poll() => {}
                 () = sleep_until(widen_at), if is_narrow => self.widen_poll(),
+                () = self.notice.say() => {}
             }
         }
     }
@@ -223,6 +233,7 @@ impl<S: Slot> Engine<S> {
             wait: self.poll_wait,
             priorities: self.options.priorities.clone(),
             request_id: Some(random_name()),
+            not_ready: None,
             settle: settle.collect(),
         });
     }
@@ -371,7 +382,12 @@ impl<S: Slot> Engine<S> {
                     Err((rest, ending)) => self.finish(settler, held, rest, ending),
                 }
             }
-            Ok(Done::Prepared(slot)) => self.back(slot),
+            Ok(Done::Prepared { slot, troubled }) => {
+                if troubled {
+                    self.notice.lower();
+                }
+                self.back(slot);
+            }
             Ok(Done::Nothing) => {}
             Err(error) => error!(%error, "a worker's task failed, its slot is gone"),
         }
@@ -383,11 +399,16 @@ impl<S: Slot> Engine<S> {
         } else if slot.is_ready() {
             self.free.push(slot);
         } else {
+            let trouble = slot.trouble().map(str::to_owned);
+            let troubled = trouble.is_some();
+            if let Some(reason) = trouble {
+                self.notice.raise(reason);
+            }
             let stop = self.stop.clone();
             self.tasks.spawn(async move {
                 // Preparing is pausing and starting; either may be dropped.
                 stop.finish.run_until_cancelled(slot.prepare()).await;
-                Done::Prepared(slot)
+                Done::Prepared { slot, troubled }
             });
         }
     }
@@ -432,6 +453,7 @@ impl<S: Slot> Engine<S> {
     /// Takes no more, lets what runs finish, gives the rest back.
     async fn wind_down(&mut self) {
         self.stop.finish.cancel();
+        self.notice.end();
         let recalled = self.recall().await;
         for batch in recalled {
             self.release(batch);
@@ -487,7 +509,7 @@ impl<S: Slot> Engine<S> {
 }
 
 /// The wait that the server allows, where it refused a poll for asking for a longer one.
-fn wait_allowed(error: &Error, asked: Duration) -> Option<Duration> {
+pub(super) fn wait_allowed(error: &Error, asked: Duration) -> Option<Duration> {
     #[derive(serde::Deserialize)]
     struct Refused {
         pointer: String,

@@ -56,6 +56,7 @@
 pub(crate) mod engine;
 mod handler;
 pub(crate) mod lease;
+mod notice;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod service;

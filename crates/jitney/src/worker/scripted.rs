@@ -48,6 +48,12 @@ impl Heard {
         distinct
     }
 
+    /// Whether a worker said that it cannot start, and why.
+    pub(crate) fn not_ready(&self) -> Option<String> {
+        let mut said = self.polls.iter().filter_map(|poll| poll["not_ready"].as_str());
+        said.next().map(str::to_owned)
+    }
+
     /// Whether a settle ended this lease.
     pub(crate) fn ended(&self, lease: &str) -> bool {
         let ends = |body: &Value| body["final"] == true || !body["failed"].is_null();
@@ -148,7 +154,10 @@ impl State {
                 json!({"lease": lease, "results": self.settle(&lease, body)})
             })
             .collect();
-        let slots = usize::try_from(poll["slots"].as_u64().unwrap()).unwrap();
+        let slots = match poll["not_ready"].is_null() {
+            true => usize::try_from(poll["slots"].as_u64().unwrap()).unwrap(),
+            false => 0,
+        };
         let waits = poll["wait"] != "0s";
         let batches: Vec<Value> = {
             let mut waiting = self.batches.lock().unwrap();

@@ -76,6 +76,7 @@ pub(crate) fn worker(name: &str) -> Poll {
         wait: Duration::ZERO,
         priorities: [true; 3],
         request_id: None,
+        not_ready: None,
         settle: Vec::new(),
     })
 }

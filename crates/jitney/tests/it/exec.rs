@@ -72,7 +72,13 @@ impl Stand {
 
     fn work_with(&mut self, command: Vec<String>, concurrency: usize, once: bool) {
         let (stop, stopped) = oneshot::channel();
-        let options = ExecOptions {
+        let options = self.options(command, concurrency, once);
+        self.stop = Some(stop);
+        self.worker = Some(tokio::spawn(exec::run(options, async { drop(stopped.await) })));
+    }
+
+    fn options(&self, command: Vec<String>, concurrency: usize, once: bool) -> ExecOptions {
+        ExecOptions {
             client: self.client.clone(),
             processor: "orders".to_owned(),
             command,
@@ -82,9 +88,7 @@ impl Stand {
             priorities: Vec::new(),
             grace: Duration::from_secs(10),
             once,
-        };
-        self.stop = Some(stop);
-        self.worker = Some(tokio::spawn(exec::run(options, async { drop(stopped.await) })));
+        }
     }
 
     fn order(&self, data: Value) -> impl Future<Output = Job> + Send + use<> {
@@ -176,6 +180,63 @@ for line in sys.stdin:
             assert_eq!(job.attempts, 1);
         }
     }
+    stand.end().await;
+}
+
+/// What the server says of the processor's first lane.
+async fn lane(client: &Client) -> Value {
+    let lanes: Value = serde_json::from_str(client.lanes().await.unwrap().json()).unwrap();
+    lanes["lanes"][0].clone()
+}
+
+/// A deploy gone wrong: callers lost their jobs to it although a healthy worker stood beside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_start_takes_no_job_with_it_and_the_server_shows_it() {
+    let mut stand = Stand::start(python("import no_such_module"), 2).await;
+    let mut callers = JoinSet::new();
+    for number in 0..20 {
+        let order = stand.order(json!(number));
+        callers.spawn(async move { (number, order.await) });
+    }
+    let shown = async {
+        loop {
+            let lane = lane(&stand.client).await;
+            if lane["workers_not_ready"] == 1 {
+                return lane;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let shown = tokio::time::timeout(PATIENCE, shown).await.unwrap();
+    assert_eq!(
+        shown["not_ready"],
+        json!({"worker": "w-1", "why": "`python3` exited with code 1"})
+    );
+    let (stop, stopped) = oneshot::channel::<()>();
+    let healthy = ExecOptions {
+        worker: "w-2".to_owned(),
+        ..stand.options(
+            python(
+                "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' in it: say({'id': it['id'], 'ok': it['data']})
+",
+            ),
+            1,
+            false,
+        )
+    };
+    let healthy = tokio::spawn(exec::run(healthy, async { drop(stopped.await) }));
+    while let Some(called) = callers.join_next().await {
+        let (number, job) = called.unwrap();
+        assert_eq!(job.result_as::<Value>().unwrap(), json!(number));
+        assert_eq!((job.attempts, job.crashes), (1, 0), "{}", job.json());
+    }
+    stand.end_worker().await;
+    assert_eq!(lane(&stand.client).await["not_ready"], Value::Null);
+    drop(stop);
+    healthy.await.unwrap().unwrap();
     stand.end().await;
 }
 

@@ -186,6 +186,11 @@ impl Checker {
                 format!("{} batches for {} slots", leased.batches.len(), poll.slots)
             });
         }
+        if poll.not_ready.is_some() && !leased.batches.is_empty() {
+            return broken("not ready", || {
+                format!("{} batches for a worker that cannot start", leased.batches.len())
+            });
+        }
         let named = poll.request_id.is_some();
         let troubled = self.draining || self.poisoned || self.disk_full;
         if leased.batches.is_empty() && !troubled && !named && !call.gone && now < taken + micros(poll.wait) {

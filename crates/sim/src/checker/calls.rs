@@ -140,7 +140,7 @@ impl Call {
     pub(super) fn pending_poll(&self, boot: u64) -> Option<(&Poll, u64)> {
         match (&self.asked, self.taken) {
             (Asked::Lease(poll), Some(taken)) if self.boot == boot && !self.gone && !self.served => {
-                poll.settle.is_empty().then_some((poll, taken))
+                (poll.settle.is_empty() && poll.not_ready.is_none()).then_some((poll, taken))
             }
             _ => None,
         }
@@ -150,7 +150,8 @@ impl Call {
     pub(super) fn poll_of(&self, boot: u64, worker: &str, processor: &Processor) -> Option<&Poll> {
         match &self.asked {
             Asked::Lease(poll) if self.taken.is_some() && self.boot == boot => {
-                (*poll.worker == *worker && poll.processor == *processor).then_some(poll)
+                let its_own = *poll.worker == *worker && poll.processor == *processor;
+                (its_own && poll.not_ready.is_none()).then_some(poll)
             }
             _ => None,
         }

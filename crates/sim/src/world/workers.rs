@@ -105,6 +105,8 @@ impl World {
             } else {
                 self.rng.millis(0, 40_000)
             };
+            // It says so for a while, and then asks for work again.
+            let cannot_start = !self.calm && self.rng.permille(self.plan.mischief / 4);
             let named = worker
                 .names_polls
                 .then(|| Arc::from(format!("{:x}", self.rng.next())));
@@ -118,6 +120,7 @@ impl World {
                 wait,
                 priorities: worker.priorities,
                 request_id: named,
+                not_ready: cannot_start.then(|| Arc::from("its program does not start")),
                 settle: std::mem::take(&mut worker.baggage),
             }
         };

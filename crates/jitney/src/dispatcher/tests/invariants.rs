@@ -350,7 +350,8 @@ impl Watch {
         if self.stalled || self.draining {
             return;
         }
-        for poll in self.polls.values().filter(|poll| poll.request_id.is_none()) {
+        let waits = |poll: &&Poll| poll.request_id.is_none() && poll.not_ready.is_none();
+        for poll in self.polls.values().filter(waits) {
             let lanes = dispatcher.lanes(Mono(0));
             let mine = |lane: &&LaneStats| {
                 let asked = lane.processor == poll.processor && poll.priorities[lane.priority.index()];

@@ -281,6 +281,40 @@ fn a_repeated_poll_gets_its_leases_again_under_their_tokens() {
     assert_eq!(desk.dispatcher.workers(&orders()), 1);
 }
 
+/// A program that did not start was given batch after batch, and each counted a crash.
+#[test]
+fn a_worker_that_cannot_start_takes_no_batch_and_is_counted_apart() {
+    let mut desk = Desk::new();
+    let not_ready = |poll: &mut Poll| {
+        poll.worker = Arc::from("broken");
+        poll.not_ready = Some(Arc::from("exited with code 1"));
+        poll.until = Mono(5_000_000);
+    };
+    desk.arrive(Normal, 1);
+    assert!(desk.poll(not_ready).is_empty());
+    desk.arrive(Realtime, 1);
+    assert_eq!(desk.grants().len(), 0);
+    let lane = desk.dispatcher.lanes(desk.now.mono).remove(0);
+    assert_eq!((lane.workers, lane.workers_not_ready), (0, 1));
+    let (worker, why) = lane.not_ready.unwrap();
+    assert_eq!((&*worker, &*why), ("broken", "exited with code 1"));
+    assert!(
+        desk.dispatcher.ever_had_worker(&orders()),
+        "its name is no mistake"
+    );
+    assert_eq!(desk.poll(|_| {}).len(), 1, "a worker beside it gets the jobs");
+
+    desk.pass(Duration::from_secs(5));
+    let answered = |action: &Action| matches!(action, Action::Answer { grants, .. } if grants.is_empty());
+    assert!(
+        desk.actions.iter().any(answered),
+        "its wait is over: {:?}",
+        desk.actions
+    );
+    let lane = desk.dispatcher.lanes(desk.now.mono).remove(0);
+    assert_eq!((lane.workers_not_ready, lane.not_ready), (0, None));
+}
+
 #[test]
 fn a_repeated_poll_takes_an_expired_batch_again_and_has_it_written_again() {
     let mut desk = Desk::new();

@@ -67,6 +67,7 @@ fn a_poll(n: u64) -> Poll {
         priorities: [true; 3],
         until: Mono(u64::MAX),
         request_id: None,
+        not_ready: None,
     }
 }
 

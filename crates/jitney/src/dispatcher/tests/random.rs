@@ -59,6 +59,7 @@ struct Ask {
     lanes: [bool; 3],
     wait: u64,
     request: Option<u8>,
+    not_ready: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -108,9 +109,10 @@ fn ask() -> impl Strategy<Value = Ask> {
         lanes,
         prop_oneof![0..20_u64, Just(60_000_u64)],
         prop::option::weighted(0.3, 0..2_u8),
+        prop::bool::weighted(0.1),
     )
         .prop_map(
-            |((other, worker, slots), max_jobs, max_bytes, lanes, wait, request)| Ask {
+            |((other, worker, slots), max_jobs, max_bytes, lanes, wait, request, not_ready)| Ask {
                 other,
                 worker,
                 slots,
@@ -119,6 +121,7 @@ fn ask() -> impl Strategy<Value = Ask> {
                 lanes,
                 wait,
                 request,
+                not_ready,
             },
         )
 }
@@ -399,6 +402,7 @@ impl World {
             priorities: ask.lanes,
             until: after(self.now.mono, ms(ask.wait)),
             request_id: ask.request.map(|request| Arc::from(format!("r{request}"))),
+            not_ready: ask.not_ready.then(|| Arc::from("gone")),
             ..a_poll(self.polled)
         };
         self.polls.push(poll.id);
@@ -513,6 +517,7 @@ impl World {
                 lanes: [true; 3],
                 wait: 0,
                 request: None,
+                not_ready: false,
             });
         }
         assert_eq!(self.dispatcher.unsettled(), 0, "{:?}", self.dispatcher.jobs);

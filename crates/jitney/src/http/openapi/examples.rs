@@ -140,7 +140,8 @@ pub(super) fn extended() -> Value {
 
 pub(super) fn lanes() -> Value {
     json!({"lanes": [{"processor": "payments", "priority": "REALTIME", "paused": false, "queued": 3, "scheduled": 0, "running": 2,
-        "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4, "arrived": 12, "dispatched": 10, "ended": 8,
+        "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4, "workers_not_ready": 1,
+        "not_ready": {"worker": "w-9", "why": "`./executor.py` exited with code 1"}, "arrived": 12, "dispatched": 10, "ended": 8,
         "rate_in": 2.0, "rate_out": 1.5, "predicted_wait_ms": 4000}]})
 }
 

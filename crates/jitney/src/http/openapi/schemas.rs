@@ -311,7 +311,15 @@ fn lane() -> Value {
             "oldest_age_ms",
             or_null(count("How long the oldest queued job has waited.")),
         ),
-        ("workers", count("Workers that poll it or hold a lease of it.")),
+        (
+            "workers",
+            count("Workers that poll it for batches or hold a lease of it."),
+        ),
+        (
+            "workers_not_ready",
+            count("Workers that say now that their program cannot start."),
+        ),
+        ("not_ready", or_null(not_ready())),
         ("arrived", count("Jobs that came, in all.")),
         ("dispatched", count("Jobs that were handed out, in all.")),
         ("ended", count("Jobs that ended, in all.")),
@@ -330,6 +338,17 @@ fn lane() -> Value {
     let required: Vec<String> = properties.keys().cloned().collect();
     let required: Vec<&str> = required.iter().map(String::as_str).collect();
     answer("A lane: one priority of one processor.", &required, properties)
+}
+
+fn not_ready() -> Value {
+    answer(
+        "One of the workers that cannot start.",
+        &["worker", "why"],
+        fields([
+            ("worker", text("Its name.")),
+            ("why", text("What it says of its program.")),
+        ]),
+    )
 }
 
 fn info() -> Value {

@@ -8,7 +8,7 @@ use super::schema::{
     time,
 };
 use super::schemas::{base64, chosen, content_type, data_limit, json_content_type};
-use crate::http::lease::{BATCH_JOBS_MAX, NAME_BYTES_MAX, SETTLES_MAX, SLOTS_MAX};
+use crate::http::lease::{BATCH_JOBS_MAX, NAME_BYTES_MAX, NOT_READY_BYTES_MAX, SETTLES_MAX, SLOTS_MAX};
 use crate::http::parse::outcome::{CODE_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::http::view::SETTLE_NAMES;
 use crate::limits::Limits;
@@ -113,6 +113,15 @@ fn poll() -> Value {
                     1,
                     NAME_BYTES_MAX,
                     "Names this poll, so that it can be repeated if its answer is lost.",
+                )),
+            ),
+            (
+                "not_ready",
+                or_null(text_of(
+                    1,
+                    NOT_READY_BYTES_MAX,
+                    "Why the worker's program cannot start. With it the poll takes no batch: while it waits the worker \
+                     is shown as one that cannot start.",
                 )),
             ),
             ("settle", or_null(settle)),

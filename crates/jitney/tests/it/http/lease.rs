@@ -110,6 +110,31 @@ async fn a_poll_says_what_it_wants_and_gets_its_batches() {
     assert_eq!(lease.wait, Duration::from_secs(30));
     assert_eq!(lease.priorities, [true, false, true]);
     assert_eq!(lease.request_id.as_deref(), Some("r-1"));
+    assert_eq!(lease.not_ready, None);
+}
+
+#[tokio::test]
+async fn a_poll_says_that_its_worker_cannot_start_in_a_bounded_line() {
+    let (sender, polls) = sync_channel::<Lease>(1);
+    let edge = TestEdge::start(Setup::default(), move |command| {
+        let Command::Lease(lease) = command else {
+            panic!("{command:?}");
+        };
+        sender.try_send(*lease).unwrap();
+        Does::Says(leased(Vec::new()))
+    })
+    .await;
+    let poll = |why: &str| {
+        edge.post("/v1/processors/payments/lease")
+            .json(&json!({"worker": "w-1", "not_ready": why}))
+    };
+    let longest = "x".repeat(256);
+    assert_eq!(poll(&longest).send().await.unwrap().status(), 204);
+    assert_eq!(polls.try_recv().unwrap().not_ready.as_deref(), Some(&*longest));
+    for wrong in [String::new(), "x".repeat(257)] {
+        let problem = refused(poll(&wrong), 400, "invalid_value", "no").await;
+        assert_eq!(problem["pointer"], "/not_ready");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use jitney::client::{
     Batch, BatchError, Client, Error, LeaseAnswer, LeaseRequest, LeasedJob, Outcome, OutcomeError, Retries,
     Settle, SettleAnswer, SettleBody, Submit,
@@ -110,6 +110,10 @@ impl Worker {
             max_jobs: self.rng.percent(20).then_some(3),
             wait: Duration::from_millis(200),
             request_id: Some(format!("{}-{}", self.name, self.polls)),
+            not_ready: self
+                .rng
+                .percent(5)
+                .then(|| "its program does not start".to_owned()),
             settle: reports.iter().map(|report| report.settle.clone()).collect(),
             ..LeaseRequest::new(&self.name)
         };
@@ -120,7 +124,13 @@ impl Worker {
             };
             let calls = self.begin(&request, &reports)?;
             match client.lease(processor, &request).await {
-                Ok(answer) => return self.leased(processor, calls, answer).await,
+                Ok(answer) => {
+                    ensure!(
+                        request.not_ready.is_none() || answer.batches.is_empty(),
+                        "a worker that cannot start was given batches"
+                    );
+                    return self.leased(processor, calls, answer).await;
+                }
                 Err(error) => self.failed(calls[0], &error)?,
             }
             self.client = None;

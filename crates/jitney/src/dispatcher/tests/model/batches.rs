@@ -3,7 +3,9 @@
 use super::*;
 
 impl Model {
-    pub(super) fn poll(&mut self, poll: Poll) {
+    pub(super) fn poll(&mut self, mut poll: Poll) {
+        // One that takes no batch has none to be given again.
+        poll.request_id = poll.request_id.filter(|_| poll.not_ready.is_none());
         self.name(&poll.processor);
         let same = |other: &Poll| {
             let named = other.request_id.is_some() && other.request_id == poll.request_id;
@@ -34,7 +36,7 @@ impl Model {
         let parked: Vec<Poll> = self
             .polls
             .iter()
-            .filter(|poll| poll.parked)
+            .filter(|poll| poll.parked && poll.poll.not_ready.is_none())
             .map(|poll| poll.poll.clone())
             .collect();
         for poll in parked {
