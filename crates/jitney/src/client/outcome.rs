@@ -15,8 +15,14 @@ use crate::units::format_duration;
 /// The longest code of an error that the server takes.
 const CODE_BYTES_MAX: usize = 64;
 
+/// What stands for a code that is empty or too long.
+const INVALID_CODE: &str = "invalid_code";
+
 /// The longest message of an error that the server takes.
 const MESSAGE_BYTES_MAX: usize = 4_096;
+
+/// Error data of so many bytes is taken by any server whose `max_job_bytes` is of use.
+const ERROR_DATA_BYTES_SURE: usize = 4_096;
 
 /// What an outcome, or a child, takes on the wire beside its data, about.
 const ROOM: usize = 256;
@@ -49,7 +55,7 @@ pub(crate) enum Said {
 /// Why a batch failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BatchError {
-    /// A short name that programs match on. Sent are at most 64 bytes of it.
+    /// A short name that programs match on, 1 to 64 bytes. Another is sent as `invalid_code`.
     #[serde(serialize_with = "write_code")]
     pub code: String,
     /// A sentence for people. Sent are at most 4,096 bytes of it.
@@ -60,7 +66,7 @@ pub struct BatchError {
 /// Why one job failed.
 #[derive(Clone, Debug, Serialize)]
 pub struct OutcomeError {
-    /// A short name that programs match on. Sent are at most 64 bytes of it.
+    /// A short name that programs match on, 1 to 64 bytes. Another is sent as `invalid_code`.
     #[serde(serialize_with = "write_code")]
     pub code: String,
     /// A sentence for people. Sent are at most 4,096 bytes of it.
@@ -68,7 +74,7 @@ pub struct OutcomeError {
     pub message: String,
     /// Whether another try may help.
     pub retryable: bool,
-    /// Not before this long from now.
+    /// Not before this long from now. Sent only where another try may help.
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "write_maybe_duration"
@@ -113,7 +119,9 @@ impl Outcome {
 
     /// Failed.
     #[must_use]
-    pub fn error(id: JobId, error: OutcomeError) -> Self {
+    pub fn error(id: JobId, mut error: OutcomeError) -> Self {
+        // The server refuses a time for what is not tried again, and would try it again for that.
+        error.retry_after = error.retry_after.filter(|_| error.retryable);
         let said = Said::Error(error);
         Self { id, said }
     }
@@ -129,6 +137,26 @@ impl Outcome {
     pub(crate) fn verbatim(id: JobId, json: Box<RawValue>, has_children: bool) -> Self {
         let said = Said::Verbatim { json, has_children };
         Self { id, said }
+    }
+
+    /// Whether it is a final error with so much data that the server may refuse it for that.
+    pub(crate) fn may_lose_data(&self) -> bool {
+        let large = |data: &RawValue| data.get().len() > ERROR_DATA_BYTES_SURE;
+        matches!(&self.said, Said::Error(error) if !error.retryable && error.data.as_deref().is_some_and(large))
+    }
+
+    /// A final error without its data, if it has any.
+    pub(crate) fn without_data(&self) -> Option<Self> {
+        match &self.said {
+            Said::Error(error) if !error.retryable && error.data.is_some() => Some(Self::error(
+                self.id,
+                OutcomeError {
+                    data: None,
+                    ..error.clone()
+                },
+            )),
+            _ => None,
+        }
     }
 
     /// About how many bytes it takes on the wire.
@@ -171,14 +199,24 @@ impl Outcome {
 }
 
 impl BatchError {
-    /// The code and the message, cut to what the server takes.
+    /// What of it is sent otherwise.
+    pub(crate) fn too_long(&self) -> Vec<String> {
+        too_long(&self.code, &self.message)
+    }
+
+    /// The code and the message, as they are sent.
     pub(crate) fn clipped(&self) -> (&str, &str) {
         (clipped_code(&self.code), clip(&self.message, MESSAGE_BYTES_MAX))
     }
 }
 
 impl OutcomeError {
-    /// The code and the message, cut to what the server takes.
+    /// What of it is sent otherwise.
+    pub(crate) fn too_long(&self) -> Vec<String> {
+        too_long(&self.code, &self.message)
+    }
+
+    /// The code and the message, as they are sent.
     pub(crate) fn clipped(&self) -> (&str, &str) {
         (clipped_code(&self.code), clip(&self.message, MESSAGE_BYTES_MAX))
     }
@@ -259,13 +297,27 @@ fn write_message<S: Serializer>(message: &str, serializer: S) -> Result<S::Ok, S
     serializer.serialize_str(clip(message, MESSAGE_BYTES_MAX))
 }
 
-/// The server takes no empty code.
+/// A code that is cut would be another one, which programs may match on.
 fn clipped_code(code: &str) -> &str {
-    if code.is_empty() {
-        "error"
-    } else {
-        clip(code, CODE_BYTES_MAX)
+    match code.len() {
+        1..=CODE_BYTES_MAX => code,
+        _ => INVALID_CODE,
     }
+}
+
+fn too_long(code: &str, message: &str) -> Vec<String> {
+    let mut said = Vec::new();
+    if code.len() > CODE_BYTES_MAX {
+        said.push(format!(
+            "its code is {} bytes, at most {CODE_BYTES_MAX} are taken",
+            code.len()
+        ));
+    }
+    if message.len() > MESSAGE_BYTES_MAX {
+        let sent = clip(message, MESSAGE_BYTES_MAX).len();
+        said.push(format!("its message is {} bytes, sent are {sent}", message.len()));
+    }
+    said
 }
 
 /// Cuts a text between two characters.
@@ -358,7 +410,25 @@ mod tests {
             message: "\u{e9}".repeat(3_000),
         };
         let sent: serde_json::Value = serde_json::to_value(&error).unwrap();
-        assert_eq!(sent["code"], "error");
+        assert_eq!(sent["code"], "invalid_code");
         assert_eq!(sent["message"], "\u{e9}".repeat(2_048));
+    }
+
+    #[test]
+    fn a_final_error_is_sent_as_one() {
+        let error = OutcomeError {
+            code: "c".repeat(65),
+            message: "m".to_owned(),
+            retryable: false,
+            retry_after: Some(Duration::from_secs(1)),
+            data: Some(serde_json::value::to_raw_value(&"x".repeat(5_000)).unwrap()),
+        };
+        let outcome = Outcome::error(id(), error);
+        assert!(outcome.may_lose_data());
+        let sent = serde_json::to_value(outcome.without_data().unwrap()).unwrap();
+        assert_eq!(
+            sent["error"],
+            serde_json::json!({"code": "invalid_code", "message": "m", "retryable": false})
+        );
     }
 }

@@ -20,6 +20,7 @@ use super::line;
 use super::lines::{Line, LineReader, TooLong};
 use super::stderr::{self, LastWords};
 use crate::client::{Batch, LeasedJob};
+use crate::job::JobId;
 use crate::worker::engine::Stop;
 
 /// An outcome line: a result of `max_body_bytes` (16 MiB) with its children, in base64, and something over.
@@ -356,6 +357,20 @@ impl Child {
             bytes = line.bytes.len(),
             "protocol error"
         );
+    }
+
+    /// Logs that an error is sent otherwise than the child wrote it.
+    pub(super) fn mended(&self, batch: &str, job: Option<JobId>, wrong: Option<String>) {
+        if let Some(wrong) = wrong {
+            warn!(
+                worker = self.program.worker,
+                child = self.number,
+                batch,
+                job = job.map(tracing::field::display),
+                wrong,
+                "an error was mended"
+            );
+        }
     }
 
     /// Lets it end by itself until `stop` aborts, then makes it.

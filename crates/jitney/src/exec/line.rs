@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::mend;
 use crate::client::{Batch, BatchError, Outcome, parse_id};
 use crate::job::JobId;
 
@@ -19,12 +20,15 @@ pub(crate) enum Said {
     /// An empty line.
     Nothing,
     /// The outcome of a job.
-    Outcome(Outcome),
+    Outcome(Outcome, Mended),
     /// The end of the batch of this id.
     Done(String),
     /// The failure of the batch of this id.
-    Failed(String, BatchError),
+    Failed(String, BatchError, Mended),
 }
+
+/// What was wrong with an error that is sent otherwise than it was written.
+pub(crate) type Mended = Option<String>;
 
 /// Why a line says nothing that the protocol knows.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +78,10 @@ pub(crate) fn read(line: &[u8]) -> Result<Said, LineError> {
         return fields.outcome(id, text);
     }
     match (fields.batch, fields.failed, fields.done) {
-        (Some(batch), Some(failed), _) => Ok(Said::Failed(
-            batch.into_owned(),
-            BatchError {
-                code: failed.code.into_owned(),
-                message: failed.message.into_owned(),
-            },
-        )),
+        (Some(batch), Some(failed), _) => {
+            let (error, mended) = mend::batch_error(failed)?;
+            Ok(Said::Failed(batch.into_owned(), error, mended))
+        }
         (Some(batch), None, true) => Ok(Said::Done(batch.into_owned())),
         _ => Err(LineError::Neither),
     }
@@ -114,15 +115,7 @@ struct Fields<'a> {
     #[serde(default)]
     done: bool,
     #[serde(borrow, default)]
-    failed: Option<Failed<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Failed<'a> {
-    #[serde(borrow)]
-    code: Cow<'a, str>,
-    #[serde(borrow, default)]
-    message: Cow<'a, str>,
+    failed: Option<&'a RawValue>,
 }
 
 /// `"ok":null` is an outcome.
@@ -136,8 +129,14 @@ impl Fields<'_> {
         if said.iter().all(Option::is_none) {
             return Err(LineError::Neither);
         }
+        if self.error.is_some()
+            && let Some((error, mended)) = mend::job_error(text)
+        {
+            return Ok(Said::Outcome(Outcome::error(id, error), mended));
+        }
         let json = RawValue::from_string(text.to_owned())?;
-        Ok(Said::Outcome(Outcome::verbatim(id, json, self.jobs.is_some())))
+        let outcome = Outcome::verbatim(id, json, self.jobs.is_some());
+        Ok(Said::Outcome(outcome, None))
     }
 }
 
@@ -164,16 +163,18 @@ mod tests {
             json!({"id": ID, "error": {"code": "x", "message": "y", "retryable": false}}),
             json!({"id": ID, "release": true}),
         ] {
-            let Ok(Said::Outcome(read)) = said(&outcome) else {
+            let Ok(Said::Outcome(read, None)) = said(&outcome) else {
                 panic!("{outcome}");
             };
-            assert_eq!(read.wire_bytes(), outcome.to_string().len());
+            assert_eq!(serde_json::to_value(&read).unwrap(), outcome);
             assert_eq!(read.has_children(), outcome.get("jobs").is_some());
         }
         let done = json!({"batch": "b", "done": true});
         assert!(matches!(said(&done), Ok(Said::Done(batch)) if batch == "b"));
         let failed = json!({"batch": "b", "failed": {"code": "c", "message": "m"}});
-        assert!(matches!(said(&failed), Ok(Said::Failed(batch, error)) if batch == "b" && error.code == "c"));
+        assert!(
+            matches!(said(&failed), Ok(Said::Failed(batch, error, None)) if batch == "b" && error.code == "c")
+        );
         assert!(matches!(read(b" \r"), Ok(Said::Nothing)));
     }
 

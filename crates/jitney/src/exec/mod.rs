@@ -7,6 +7,7 @@
 mod child;
 mod line;
 mod lines;
+mod mend;
 mod once;
 mod slot;
 mod stderr;

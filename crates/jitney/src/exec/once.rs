@@ -239,18 +239,20 @@ impl Talk<'_> {
         let batch = &self.running.batch.batch;
         match line::read(&line.bytes) {
             Ok(Said::Nothing) => {}
-            Ok(Said::Outcome(outcome)) if self.open.remove(&outcome.id) => {
+            Ok(Said::Outcome(outcome, mended)) if self.open.remove(&outcome.id) => {
+                self.child.mended(batch, Some(outcome.id), mended);
                 self.spoke = true;
                 self.running.outbox.push(outcome).await;
             }
-            Ok(Said::Outcome(_)) => self
+            Ok(Said::Outcome(..)) => self
                 .child
                 .protocol_error(line, &"the job is not in this batch, or has its outcome"),
             Ok(Said::Done(of)) if of == *batch => {
                 self.spoke = true;
                 self.ended_early.get_or_insert(Ending::Complete);
             }
-            Ok(Said::Failed(of, error)) if of == *batch => {
+            Ok(Said::Failed(of, error, mended)) if of == *batch => {
+                self.child.mended(batch, None, mended);
                 self.spoke = true;
                 self.ended_early.get_or_insert(Ending::Failed {
                     error,

@@ -98,14 +98,16 @@ impl<'a> Talk<'a> {
         let batch = &self.running.batch.batch;
         match line::read(&line.bytes) {
             Ok(Said::Nothing) => {}
-            Ok(Said::Outcome(outcome)) if self.open.remove(&outcome.id) => {
+            Ok(Said::Outcome(outcome, mended)) if self.open.remove(&outcome.id) => {
+                self.child.mended(batch, Some(outcome.id), mended);
                 self.running.outbox.push(outcome).await;
             }
-            Ok(Said::Outcome(_)) => self
+            Ok(Said::Outcome(..)) => self
                 .child
                 .protocol_error(line, &"the job is not in this batch, or has its outcome"),
             Ok(Said::Done(of)) if of == *batch => return Some(Ending::Complete),
-            Ok(Said::Failed(of, error)) if of == *batch => {
+            Ok(Said::Failed(of, error, mended)) if of == *batch => {
+                self.child.mended(batch, None, mended);
                 return Some(Ending::Failed {
                     error,
                     crashed: false,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tracing::warn;
 
 use super::lease::Lost;
 use crate::client::{BatchError, LeasedJob, Outcome, OutcomeError, Submit};
@@ -111,10 +112,10 @@ impl HandlerError {
         }
     }
 
-    /// Trying again may help after this long.
+    /// Trying again may help after this long, also where it was said not to.
     #[must_use]
     pub fn after(mut self, pause: Duration) -> Self {
-        self.retry_after = Some(pause);
+        (self.retryable, self.retry_after) = (true, Some(pause));
         self
     }
 
@@ -128,23 +129,30 @@ impl HandlerError {
     }
 
     fn outcome(self, id: JobId) -> Outcome {
-        Outcome::error(
-            id,
-            OutcomeError {
-                code: self.code,
-                message: self.message,
-                retryable: self.retryable,
-                retry_after: self.retry_after,
-                data: self.data,
-            },
-        )
+        let error = OutcomeError {
+            code: self.code,
+            message: self.message,
+            retryable: self.retryable,
+            retry_after: self.retry_after,
+            data: self.data,
+        };
+        let wrong = error.too_long();
+        if !wrong.is_empty() {
+            warn!(job = %id, wrong = wrong.join("; "), "an error was mended");
+        }
+        Outcome::error(id, error)
     }
 
     fn batch(self) -> BatchError {
-        BatchError {
+        let error = BatchError {
             code: self.code,
             message: self.message,
+        };
+        let wrong = error.too_long();
+        if !wrong.is_empty() {
+            warn!(wrong = wrong.join("; "), "an error was mended");
         }
+        error
     }
 }
 

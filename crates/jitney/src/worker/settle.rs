@@ -142,7 +142,8 @@ impl Settler {
         ending: Ending,
     ) -> Result<SettleBody, (Vec<Outcome>, Ending)> {
         let bytes: usize = rest.iter().chain(&self.refused).map(Outcome::wire_bytes).sum();
-        let rides = bytes <= SETTLE_BYTES_MAX / 4 && !rest.iter().any(Outcome::has_children);
+        let sure = |outcome: &Outcome| !outcome.has_children() && !outcome.may_lose_data();
+        let rides = bytes <= SETTLE_BYTES_MAX / 4 && rest.iter().all(sure);
         match ending {
             Ending::Complete if rides => Ok(self.last(rest)),
             Ending::Failed { error, crashed } if rest.is_empty() && self.refused.is_empty() => {
@@ -159,14 +160,13 @@ impl Settler {
         }
         let whole = matches!(ending, Ending::Failed { .. });
         let ended = async {
-            // Children may find the queue full, which a last settle would count as a failed try.
-            let early = |outcome: &Outcome| whole || outcome.has_children();
-            let (early, mut rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(early);
+            // Children may find the queue full, and data may be too large, which a last settle would count as a
+            // failed try.
+            let early = |outcome: &Outcome| whole || outcome.has_children() || outcome.may_lose_data();
+            let (early, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(early);
+            let early = self.send_chunks(early).await?;
             self.send(early).await?;
-            while rest.iter().map(Outcome::wire_bytes).sum::<usize>() > SETTLE_BYTES_MAX {
-                let chunk = take_chunk(&mut rest);
-                self.send(chunk).await?;
-            }
+            let rest = self.send_chunks(rest).await?;
             let body = match ending {
                 Ending::Failed { error, crashed } => SettleBody::Failed { error, crashed },
                 Ending::Complete | Ending::Released(_) => self.last(rest),
@@ -215,6 +215,15 @@ impl Settler {
     fn last(&mut self, mut outcomes: Vec<Outcome>) -> SettleBody {
         outcomes.append(&mut self.refused);
         SettleBody::Outcomes { outcomes, last: true }
+    }
+
+    /// Sends as many outcomes as are too many for one settle, and gives the rest.
+    async fn send_chunks(&mut self, mut outcomes: Vec<Outcome>) -> Result<Vec<Outcome>, GaveUp> {
+        while outcomes.iter().map(Outcome::wire_bytes).sum::<usize>() > SETTLE_BYTES_MAX {
+            let chunk = take_chunk(&mut outcomes);
+            self.send(chunk).await?;
+        }
+        Ok(outcomes)
     }
 
     /// Sends outcomes, and those again that the server wants later, without ending the lease.
@@ -267,6 +276,11 @@ impl Settler {
                 let said = error.and_then(|error| error.retry_after_ms).unwrap_or_default();
                 after = after.max(Duration::from_millis(said));
                 again.push(outcome);
+            } else if let Some(rest) = outcome.without_data() {
+                // A final error is final: tried again the job would only fail so once more.
+                let code = error.map_or("", |error| &error.code);
+                warn!(lease = %self.lease, job = %outcome.id, code, "error refused, sending it without its data");
+                again.push(rest);
             } else {
                 self.refused.push(outcome);
             }
@@ -499,6 +513,45 @@ mod tests {
         assert_eq!(sent.last(), Some(&of(&[], true)));
     }
 
+    /// Its data was over the limit, and the job was tried again until it was `exhausted`.
+    #[tokio::test]
+    async fn a_final_error_whose_data_is_refused_is_final_without_it() {
+        let large = Mutex::new(true);
+        let server = server(move |_| {
+            let refused = std::mem::take(&mut *large.lock().unwrap());
+            let refusal = json!({"is": "refused", "error": {"code": "job_too_large", "retry": "no"}});
+            Some(if refused {
+                refusal
+            } else {
+                json!({"is": "applied"})
+            })
+        })
+        .await;
+        let error = OutcomeError {
+            code: "declined".to_owned(),
+            message: String::new(),
+            retryable: false,
+            retry_after: None,
+            data: Some(serde_json::value::to_raw_value(&"x".repeat(5_000)).unwrap()),
+        };
+        let rest = vec![Outcome::error(id(1), error)];
+        let mut settler = settler(&server);
+        let Err((rest, ending)) = settler.ride(rest, Ending::Complete) else {
+            panic!("a last settle would count as a failed try");
+        };
+        settler.finish(rest, ending).await;
+        assert_eq!(
+            sent(&server),
+            [of(&["declined"], false), of(&["declined"], false), of(&[], true)]
+        );
+        let data =
+            |asked: &crate::client::scripted::Asked| asked.json()["outcomes"][0]["error"]["data"].is_string();
+        assert_eq!(
+            server.asked().iter().map(data).collect::<Vec<_>>(),
+            [true, false, false]
+        );
+    }
+
     #[tokio::test]
     async fn outcomes_that_are_ready_together_travel_together() {
         let server = server(|_| Some(json!({"is": "applied"}))).await;
@@ -520,7 +573,7 @@ mod tests {
             let error = OutcomeError {
                 code: "x".to_owned(),
                 message: String::new(),
-                retryable: false,
+                retryable: true,
                 retry_after: None,
                 data: Some(serde_json::value::to_raw_value(&"x".repeat(1 << 20)).unwrap()),
             };

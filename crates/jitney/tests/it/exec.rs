@@ -183,6 +183,43 @@ for line in sys.stdin:
     stand.end().await;
 }
 
+/// The handler ran five times, the job ended `exhausted`, and its code was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_error_is_final_however_its_text_came_out() {
+    let stand = Stand::start(
+        python(
+            r#"
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'data' not in it: continue
+    error = {'code': 'declined', 'message': 'm', 'retryable': False}
+    if it['data'] == 'long': error['message'] = 'x' * 5000
+    if it['data'] == 'half': error['message'] = 'a\ud800'
+    if it['data'] == 'code': error['code'] = 'c' * 65
+    if it['data'] == 'large': error['data'] = 'x' * (2 << 20)
+    if it['data'] == 'fine': error['data'] = [1]
+    say({'id': it['id'], 'error': error})
+"#,
+        ),
+        1,
+    )
+    .await;
+    for (data, code, message, kept) in [
+        ("fine", "declined", "m".to_owned(), true),
+        ("long", "declined", "x".repeat(4_096), false),
+        ("half", "declined", "a\u{fffd}".to_owned(), false),
+        ("code", "invalid_code", "m".to_owned(), false),
+        ("large", "declined", "m".to_owned(), false),
+    ] {
+        let job = stand.order(json!(data)).await;
+        let error = job.error.as_ref().unwrap();
+        assert_eq!((&*error.code, &error.message), (code, &message), "{data}");
+        assert_eq!((job.attempts, job.reason), (1, None), "{data}");
+        assert_eq!(error.data.is_some(), kept, "{data}");
+    }
+    stand.end().await;
+}
+
 /// What the server says of the processor's first lane.
 async fn lane(client: &Client) -> Value {
     let lanes: Value = serde_json::from_str(client.lanes().await.unwrap().json()).unwrap();
