@@ -32,7 +32,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DropFencing,
         Self::RealtimeLast,
         Self::ForgetShare,

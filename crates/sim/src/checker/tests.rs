@@ -145,6 +145,7 @@ fn of_batches_that_were_refused_together_the_first_alone_tells_the_order() {
         wait: Duration::ZERO,
         priorities: [true; 3],
         request_id: None,
+        not_ready: None,
         settle: Vec::new(),
     };
     checker.sent(CallId(1), Asked::Lease(poll));
