@@ -17,7 +17,7 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target \
     cargo build --release --locked --package jitney --bin jitney --target "$(uname -m)-unknown-linux-musl" \
     && mkdir -p "$OUT/data" "$OUT/etc/jitney" \
-    && strip --strip-debug -o "$OUT/jitney" "$CARGO_TARGET_DIR/$(uname -m)-unknown-linux-musl/release/jitney"
+    && cp "$CARGO_TARGET_DIR/$(uname -m)-unknown-linux-musl/release/jitney" "$OUT/jitney"
 
 FROM scratch
 LABEL org.opencontainers.image.title="jitney" \

@@ -76,6 +76,7 @@ fn bounded_sim(root: &Path) -> Result<bool> {
 fn test_steps(root: &Path, steps: &mut Steps) {
     let built = steps.run("build tests", || {
         linker()?;
+        say("the first build takes some minutes");
         succeeds(&mut cargo(root, &["test", "--workspace", "--locked", "--no-run"]))
     });
     if built {

@@ -3,6 +3,7 @@
 mod ci;
 mod container;
 mod crash;
+mod dist;
 mod e2e;
 mod figures;
 mod fuzz;
@@ -29,6 +30,7 @@ cargo xtask e2e     sends a live server what its OpenAPI document allows and wha
 cargo xtask figures runs every bench that has a target, in release, and prints the table of docs/performance.md: --runs N,
                     and the scenarios if not all; nothing else should run meanwhile
 cargo xtask container  builds what the Dockerfile says and starts it in an empty root, without a container engine
+cargo xtask dist    builds the release binary, with its symbols and line tables in a file of their own
 cargo xtask idle    measures a server that has nothing to do, alone and with 10,000 connections
 cargo xtask fuzz    runs the fuzz targets, or the ones named, for a while each: --seconds N, TARGET; needs nightly Rust";
 
@@ -63,6 +65,7 @@ fn run(arguments: &[String]) -> Result<bool> {
         "figures" => figures::run(&root, rest),
         "idle" => idle::run(&root, rest),
         "container" => no_more(rest).and_then(|()| container::run(&root)),
+        "dist" => no_more(rest).and_then(|()| dist::run(&root)),
         "fuzz" => fuzz::run(&root, rest),
         "help" | "--help" | "-h" => {
             step::say(USAGE);

@@ -11,6 +11,7 @@ mod docs;
 mod embed;
 mod embedded;
 mod exec;
+mod first_service;
 mod http;
 mod log_tools;
 mod logs;
