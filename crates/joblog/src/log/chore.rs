@@ -1,16 +1,21 @@
 //! Work in the background: making spares, and letting segments go. One chore at a time.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::commit::final_error;
 use super::copy::{CopyDone, CopyWork};
-use super::{Log, Space, Spare};
+use super::{Closing, Log, Space, Spare};
 use crate::segment::{Stream, filling_name, spare_name};
 use crate::storage::{File, Storage};
 use crate::time::Now;
 
 /// How much is written at once when a spare is filled.
 const FILL_BYTES: usize = 1 << 20;
+
+/// How much of a spare is synced at once.
+const SYNC_BYTES: usize = 8 << 20;
 
 /// Copying begins when the segments are longer than so many times what is live in them.
 const LIVE_PART: u64 = 3;
@@ -19,6 +24,7 @@ const LIVE_PART: u64 = 3;
 pub struct Chore<S: Storage> {
     storage: S,
     work: Work<S::File>,
+    stopped: Arc<AtomicBool>,
 }
 
 enum Work<F> {
@@ -56,7 +62,7 @@ impl<S: Storage> Chore<S> {
     /// Does the work. Takes as long as the disk does.
     ///
     /// # Errors
-    /// `StorageFull`: nothing of it is left. Any other error is final: the log takes no more records once it is told.
+    /// `StorageFull`: nothing of it is left; nor if it was `Interrupted`, as the log is closed. Any other error is final: the log takes no more records once it is told.
     pub fn run(&self) -> io::Result<()> {
         match &self.work {
             Work::Fill {
@@ -65,7 +71,7 @@ impl<S: Storage> Chore<S> {
                 bytes,
             } => {
                 let file = self.storage.create(filling).map_err(or_final)?;
-                if let Err(error) = fill(&file, *bytes) {
+                if let Err(error) = fill_unless(&file, *bytes, &self.stopped) {
                     // What it took is given back at once: somebody else may need it more.
                     self.storage.remove(filling).map_err(final_error)?;
                     return Err(error);
@@ -82,12 +88,26 @@ impl<S: Storage> Chore<S> {
 
 /// Writes zeros and syncs them.
 pub(crate) fn fill<F: File>(file: &F, bytes: u64) -> io::Result<()> {
+    fill_unless(file, bytes, &AtomicBool::new(false))
+}
+
+/// The same, unless the log is closed meanwhile. It is synced in parts: so the end of a process waits for one of them
+/// at most.
+fn fill_unless<F: File>(file: &F, bytes: u64, stopped: &AtomicBool) -> io::Result<()> {
     let zeros = vec![0; FILL_BYTES];
-    let mut offset = 0;
+    let (mut offset, mut unsynced) = (0, 0);
     while offset < bytes {
+        if stopped.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let part = usize::try_from(bytes - offset).map_or(FILL_BYTES, |left| left.min(FILL_BYTES));
         file.write_at(&zeros[..part], offset).map_err(or_final)?;
         offset += u64::try_from(part).map_err(io::Error::other)?;
+        unsynced += part;
+        if unsynced >= SYNC_BYTES && offset < bytes {
+            file.sync_data().map_err(final_error)?;
+            unsynced = 0;
+        }
     }
     file.sync_data().map_err(final_error)
 }
@@ -104,7 +124,9 @@ fn or_final(error: io::Error) -> io::Error {
 impl<S: Storage> Log<S> {
     /// The next chore to carry out, if one is due and none is out.
     pub fn next_chore(&mut self) -> Option<Chore<S>> {
-        if self.chore.is_some() || self.poisoned.is_some() {
+        // A log that is being closed needs no more than the segment that something in its queue waits for.
+        let closes = self.closing != Closing::Open && self.queue.is_empty();
+        if self.chore.is_some() || self.poisoned.is_some() || closes {
             return None;
         }
         // What is live decides which segments go.
@@ -120,6 +142,7 @@ impl<S: Storage> Log<S> {
         Some(Chore {
             storage: self.storage.clone(),
             work,
+            stopped: Arc::clone(&self.stopped),
         })
     }
 
@@ -129,6 +152,9 @@ impl<S: Storage> Log<S> {
         let Some(running) = self.chore.take() else {
             return;
         };
+        if self.closing == Closing::Done {
+            return;
+        }
         if let Err(error) = result {
             self.chore_failed(running, &error);
             return;

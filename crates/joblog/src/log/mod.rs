@@ -19,6 +19,7 @@ mod tries;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use api::{
     AppendError, Durability, Failure, GroupSizes, KeyEntry, Known, Opened, Options, Progress, ReadError,
@@ -67,6 +68,8 @@ pub struct Log<S: Storage> {
     cache: Cache,
     spares: Spares<S::File>,
     chore: Option<chore::Running<S::File>>,
+    /// The log is closed: a chore that takes long ends early.
+    stopped: Arc<AtomicBool>,
     progress: VecDeque<Progress>,
     next_ticket: u64,
     closing: Closing,
@@ -198,6 +201,7 @@ impl<S: Storage> Log<S> {
             cache,
             spares,
             chore: None,
+            stopped: Arc::default(),
             progress: VecDeque::new(),
             next_ticket: 1,
             closing: Closing::Open,
@@ -276,7 +280,7 @@ impl<S: Storage> Log<S> {
     }
 
     /// Asks for a clean end: what is queued is committed, then an end frame; then comes [`Progress::Closed`].
-    /// Commits and chores go on until then: a group may wait for a segment.
+    /// Commits go on until then, and chores while anything is queued: a group may wait for a segment.
     pub fn close(&mut self) {
         if self.closing == Closing::Open {
             self.closing = Closing::Asked;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::commit::{Commit, End, Reached, Switch};
 use super::effect::{Effect, What};
@@ -78,7 +79,7 @@ impl<S: Storage> Log<S> {
                 Room::Full => self.fail_first_group(space),
             }
         }
-        if self.closing == Closing::Asked && self.spares.may_try(now.mono) {
+        if self.closing == Closing::Asked {
             return self.commit_end();
         }
         if self.is_exchange_due() {
@@ -195,6 +196,8 @@ impl<S: Storage> Log<S> {
     fn closed(&mut self) {
         self.enter_durable();
         self.closing = Closing::Done;
+        // Nobody needs what is under way in the background any more.
+        self.stopped.store(true, Ordering::Relaxed);
         self.progress.push_back(Progress::Closed);
     }
 
@@ -395,6 +398,12 @@ impl<S: Storage> Log<S> {
 
     /// The disk had no room, and the frame is cut. The segment takes no more.
     fn found_full(&mut self, commit: &InFlight<S::File>) {
+        if commit.kind == Kind::End {
+            // Everything before it was synced: the next start finds it all, and says that the stop was not clean.
+            self.lsn.durable = self.lsn.durable.max(commit.lsn - 1);
+            self.closed();
+            return;
+        }
         self.tail.exhausted |= Arc::ptr_eq(&self.hot().file, &commit.file);
         self.lsn.last_frame_at = self.now.mono;
         self.fail_appends(&commit.frame, &commit.contents, Failure::DiskFull);

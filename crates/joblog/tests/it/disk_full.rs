@@ -1,8 +1,11 @@
 //! A full disk is no catastrophe: new work is refused first, settles much later, a start never; what failed is
 //! nowhere; and when there is room again, it goes on by itself. A failed sync is one.
 
+use std::io;
+
 use joblog::Options;
 use joblog::log::{AppendError, Durability, Failure, Progress, Space, Ticket};
+use joblog::storage::Storage as _;
 
 use crate::support::{SECOND, TestLog, id, small};
 
@@ -164,7 +167,7 @@ fn a_full_disk_in_the_middle_of_a_switch_loses_nothing() {
         let written = commit.write();
         assert_eq!(
             written.as_ref().unwrap_err().kind(),
-            std::io::ErrorKind::StorageFull
+            io::ErrorKind::StorageFull
         );
         log.log.written(written, log.now);
         assert!(
@@ -314,4 +317,51 @@ fn a_disk_of_three_segments_takes_a_job_whenever_all_before_it_is_gone() {
         }
         assert_eq!(log.log.usage().live_bytes, 0, "job {number}");
     }
+}
+
+#[test]
+fn a_stop_on_a_full_disk_waits_for_nothing() {
+    let mut log = full_disk();
+    for number in 100.. {
+        if log.submit(number, &[0; 5000]).is_err() {
+            break;
+        }
+        log.settle_down();
+    }
+    // The next try to make a spare is a second away.
+    log.log.close();
+    assert_eq!(log.settle_down(), [Progress::Closed]);
+    let mut log = log.reopen(log.disk.crash(1)).unwrap();
+    assert!(log.report.clean && log.recovered_jobs().len() > 20);
+}
+
+#[test]
+fn a_stop_that_finds_no_room_for_its_end_frame_ends_too_and_loses_nothing() {
+    let mut log = full_disk();
+    log.submit(21, b"x").unwrap();
+    log.settle_down();
+    log.disk.fail_next_write_full(10);
+    log.log.close();
+    assert_eq!(log.settle_down(), [Progress::Closed]);
+    assert!(log.log.poisoned().is_none());
+    let mut log = log.reopen(log.disk.crash(2)).unwrap();
+    assert_eq!(
+        (log.report.clean, log.recovered_jobs()),
+        (false, (1..=21).collect::<Vec<_>>())
+    );
+}
+
+#[test]
+fn a_spare_that_is_being_made_holds_up_no_stop() {
+    let mut log = TestLog::new();
+    let chore = log.log.next_chore().expect("spares are wanted");
+    log.log.close();
+    while log.commit() {}
+    assert_eq!(log.progress(), [Progress::Closed]);
+    assert!(log.log.next_chore().is_none());
+    assert_eq!(chore.run().unwrap_err().kind(), io::ErrorKind::Interrupted);
+    assert_eq!(log.disk.list().unwrap(), ["segment-0000000000000001"]);
+    log.log
+        .chore_done(Err(io::ErrorKind::Interrupted.into()), log.now);
+    assert!(log.log.poisoned().is_none());
 }
