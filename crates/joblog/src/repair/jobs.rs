@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::image::Mended;
-use super::{LostKind, Plan, RepairError};
+use super::{LostKind, LostRecord, Plan, RepairError};
 use crate::ids::JobId;
 use crate::record::Record;
 use crate::recovery::{Damage, OpenError, Visitor, survey, walk};
@@ -20,6 +20,10 @@ pub struct Jobs {
     pub more_gone_max: Option<u64>,
     /// Ended, and their outcomes are gone: they will be processed again.
     pub again: BTreeSet<JobId>,
+    /// Those of them whose ids only damaged bytes say: such a job will be processed again, but its id may be another.
+    pub again_unsure: BTreeSet<JobId>,
+    /// How many more will be at most, of which nothing tells.
+    pub more_again_max: u64,
     /// Unsettled jobs that stay.
     pub unsettled: u64,
     /// Frames of which nothing can be said, or not of all that they held: anything from no job to thousands.
@@ -63,9 +67,15 @@ pub(super) fn count<S: Storage>(
     };
     walk(&survey, &mut seen)?;
     let gone = lost(&[LostKind::Submit]).filter(|id| !seen.unsettled.contains(id));
-    let again = lost(&[LostKind::Outcome, LostKind::End])
-        .chain(displaced.iter().copied())
-        .filter(|id| seen.unsettled.contains(id));
+    let comes_again = |id: &JobId| seen.unsettled.contains(id);
+    let again_unsure: BTreeSet<JobId> = lost(&[LostKind::Outcome, LostKind::End])
+        .filter(comes_again)
+        .collect();
+    let displaced: BTreeSet<JobId> = displaced.iter().copied().filter(comes_again).collect();
+    let again: BTreeSet<JobId> = again_unsure.union(&displaced).copied().collect();
+    let unsettled = u64::try_from(seen.unsettled.len()).unwrap_or(u64::MAX);
+    let more_again_max =
+        more_ends(plan, &again_unsure).min(unsettled - u64::try_from(again.len()).unwrap_or(0));
     let findings = plan.findings.iter();
     let frames_unknown = findings.clone().map(|finding| finding.frames_unknown).sum();
     let unknown_bytes = findings.clone().map(|finding| finding.unknown_bytes).sum();
@@ -73,31 +83,43 @@ pub(super) fn count<S: Storage>(
     // A damaged record may be a submit that does not look like one, unless a whole record tells of its job.
     let nameless = plan.findings.iter().flat_map(|finding| &finding.lost);
     let nameless = nameless.filter(|record| match (record.kind, record.job) {
-        (LostKind::Submit | LostKind::Other, None) => true,
-        (LostKind::Submit, Some(_)) | (_, None) => false,
+        (_, None) => record.may_submit,
+        (LostKind::Submit, Some(_)) => false,
         (_, Some(id)) => !seen.confirmed.contains(&id),
     });
     let nameless = u64::try_from(nameless.count()).unwrap_or(u64::MAX);
     let more_gone_max = more.try_fold(nameless, |sum, more| Some(sum.saturating_add(more?)));
     // Else what tells of a job that is not there tells of one that ended, and was forgotten.
-    let may_be_gone =
-        frames_unknown > 0 || lost_any(plan, LostKind::Submit) || lost_any(plan, LostKind::Other);
+    let mut records = plan.findings.iter().flat_map(|finding| &finding.lost);
+    let may_be_gone = frames_unknown > 0 || records.any(|record| record.may_submit);
     let mentioned = seen.mentioned.iter().copied().filter(|_| may_be_gone);
     let unsure = gone.clone().filter(|id| !seen.confirmed.contains(id));
     Ok(Jobs {
         unsure: unsure.collect(),
         more_gone_max,
         gone: gone.chain(mentioned).collect(),
-        again: again.collect(),
-        unsettled: u64::try_from(seen.unsettled.len()).unwrap_or(u64::MAX),
+        again_unsure: again_unsure.difference(&displaced).copied().collect(),
+        again,
+        more_again_max,
+        unsettled,
         frames_unknown,
         unknown_bytes,
     })
 }
 
-fn lost_any(plan: &Plan, kind: LostKind) -> bool {
-    let mut records = plan.findings.iter().flat_map(|finding| &finding.lost);
-    records.any(|record| record.kind == kind)
+/// How many ends of jobs can be among what is lost, beside those of `named`.
+fn more_ends(plan: &Plan, named: &BTreeSet<JobId>) -> u64 {
+    let names = |lost: &LostRecord| {
+        let ends = matches!(lost.kind, LostKind::Outcome | LostKind::End);
+        ends && lost.job.is_some_and(|id| named.contains(&id))
+    };
+    let records = plan.findings.iter().flat_map(|finding| &finding.lost);
+    let nameless = records.filter(|lost| lost.may_end && !names(lost)).count();
+    let unread = plan
+        .findings
+        .iter()
+        .map(|finding| finding.more_ends_max.unwrap_or(u64::MAX));
+    unread.fold(u64::try_from(nameless).unwrap_or(u64::MAX), u64::saturating_add)
 }
 
 impl Visitor for Seen {

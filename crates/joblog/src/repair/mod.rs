@@ -63,6 +63,8 @@ pub struct Finding {
     pub unknown_bytes: u64,
     /// Submits that can be lost beside those in `lost`, at most; `None` if nothing says how many.
     pub more_submits_max: Option<u64>,
+    /// The same of outcomes, and of ends.
+    pub more_ends_max: Option<u64>,
 }
 
 /// Why there is no repair.

@@ -58,6 +58,7 @@ impl<'r> Planner<'r> {
                 frames_unknown: u64::from(*verdict == Mended::Aside(NO_FRAME)),
                 unknown_bytes: 0,
                 more_submits_max: (*verdict != Mended::Aside(NO_FRAME)).then_some(0),
+                more_ends_max: (*verdict != Mended::Aside(NO_FRAME)).then_some(0),
             });
             self.plan.steps.push(Step::Aside { name, kept });
         }
@@ -209,6 +210,7 @@ impl<'r> Planner<'r> {
             frames_unknown: missing - 1,
             unknown_bytes: 0,
             more_submits_max: (missing == 1).then_some(0),
+            more_ends_max: (missing == 1).then_some(0),
         });
         self.fill(number, before, next_lsn..after.first_lsn);
         Ok(())
@@ -294,6 +296,7 @@ impl<'r> Planner<'r> {
             bytes: wound.bytes,
             unknown_bytes: wound.unknown_bytes,
             more_submits_max: wound.more_submits_max(),
+            more_ends_max: wound.more_ends_max(),
             what: wound.what,
             kept: keeper,
             saved: wound.saved,

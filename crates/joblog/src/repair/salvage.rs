@@ -12,6 +12,11 @@ use crate::record::{DecodeError, Record};
 /// Bytes before the fixed fields of a record: docs/log_format.md section 4.
 const HEAD: usize = 12;
 
+/// The kind of a submit, and those of what ends a job.
+const SUBMIT: u8 = 1;
+const OUTCOME: u8 = 4;
+const ENDED: u8 = 7;
+
 /// Where a record's kind stands.
 const KIND_AT: usize = 8;
 
@@ -23,6 +28,11 @@ pub struct LostRecord {
     /// Whose job; `None` where the record names none, or its bytes are too few. It is read from damaged bytes: such a
     /// job may never have been.
     pub job: Option<JobId>,
+    /// Whether it can have been a submit: it says so, or what it says is one bit away from that, or nothing that is
+    /// known.
+    pub(super) may_submit: bool,
+    /// The same of an outcome or an end.
+    pub(super) may_end: bool,
 }
 
 /// What a lost record was.
@@ -73,12 +83,12 @@ impl Salvaged {
 impl LostKind {
     const fn of(code: u8) -> Self {
         match code {
-            1 => Self::Submit,
+            SUBMIT => Self::Submit,
             2 | 3 => Self::Dispatch,
-            4 => Self::Outcome,
+            OUTCOME => Self::Outcome,
             5 | 8 => Self::Return,
             6 => Self::Setting,
-            7 => Self::End,
+            ENDED => Self::End,
             _ => Self::Other,
         }
     }
@@ -154,9 +164,12 @@ fn lengths(bytes: &[u8]) -> (Vec<(usize, usize)>, usize) {
 }
 
 fn lost(record: &[u8]) -> LostRecord {
-    let kind = record
-        .get(KIND_AT)
-        .map_or(LostKind::Other, |kind| LostKind::of(*kind));
+    let code = record.get(KIND_AT).copied();
+    let kind = code.map_or(LostKind::Other, LostKind::of);
+    let may_be = |wanted: &[u8]| {
+        let near = |code: u8| wanted.iter().any(|kind| (code ^ kind).count_ones() <= 1);
+        kind == LostKind::Other || code.is_none_or(near)
+    };
     let names_job = matches!(
         kind,
         LostKind::Submit | LostKind::Outcome | LostKind::End | LostKind::Return
@@ -165,6 +178,8 @@ fn lost(record: &[u8]) -> LostRecord {
     LostRecord {
         kind,
         job: id.filter(|_| names_job).map(|id| JobId(*id)),
+        may_submit: may_be(&[SUBMIT]),
+        may_end: may_be(&[OUTCOME, ENDED]),
     }
 }
 

@@ -14,6 +14,9 @@ const SALVAGE_BYTES_MAX: u64 = 64 << 20;
 /// No submit is shorter: its head, its fixed fields, a processor and a group of one byte.
 const SUBMIT_BYTES_MIN: u64 = 12 + 34 + 6 + 6;
 
+/// No end of a job is shorter: the head of its record, and its fixed fields.
+const END_BYTES_MIN: u64 = 12 + 27;
+
 /// What a segment is made of once it is mended, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
@@ -50,6 +53,14 @@ pub(super) struct Wound {
 }
 
 impl Wound {
+    /// How many ends of jobs can be lost beside those in `lost`, at most; `None` if nothing says it.
+    pub(super) fn more_ends_max(&self) -> Option<u64> {
+        if self.frames_unknown == 0 {
+            return Some(0);
+        }
+        (!self.open_ended && self.unknown_bytes > 0).then_some(self.unknown_bytes / END_BYTES_MIN)
+    }
+
     /// How many submits can be lost beside those in `lost`, at most; `None` if nothing says it.
     pub(super) fn more_submits_max(&self) -> Option<u64> {
         if self.frames_unknown == 0 {

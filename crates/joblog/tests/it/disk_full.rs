@@ -165,10 +165,7 @@ fn a_full_disk_in_the_middle_of_a_switch_loses_nothing() {
         };
         log.disk.fail_nth_write_full(write, 20);
         let written = commit.write();
-        assert_eq!(
-            written.as_ref().unwrap_err().kind(),
-            io::ErrorKind::StorageFull
-        );
+        assert_eq!(written.as_ref().unwrap_err().kind(), io::ErrorKind::StorageFull);
         log.log.written(written, log.now);
         assert!(
             log.progress()

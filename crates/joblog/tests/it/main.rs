@@ -19,6 +19,8 @@ mod repair;
 #[cfg(test)]
 mod repair_cold;
 #[cfg(test)]
+mod repair_flips;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod settings;

@@ -124,16 +124,20 @@ fn describe(plan: &Plan, output: Output) {
     if let Some(line) = more_gone(jobs) {
         output.line(&line);
     }
-    let sure = BTreeSet::new();
-    // Outcomes may be among what cannot be read, too.
-    let at_least = if jobs.frames_unknown == 0 { "" } else { "at least " };
+    let at_least = if jobs.more_again_max == 0 { "" } else { "at least " };
     name(
         "jobs that ended and will be processed again",
         at_least,
         &jobs.again,
-        &sure,
+        &jobs.again_unsure,
         output,
     );
+    if jobs.more_again_max > 0 {
+        output.line(&format!(
+            "  there may be more: at most {}",
+            format_count(jobs.more_again_max)
+        ));
+    }
     if jobs.frames_unknown > 0 {
         output.line(&format!(
             "frames that held what nobody can say, be it jobs, outcomes, or nothing that is missed: {}",
@@ -248,6 +252,8 @@ fn in_json(plan: &Plan, state: &str) -> Value {
             "unsure": ids(&plan.jobs.unsure),
             "more_gone_max": plan.jobs.more_gone_max,
             "again": ids(&plan.jobs.again),
+            "again_unsure": ids(&plan.jobs.again_unsure),
+            "more_again_max": plan.jobs.more_again_max,
             "unsettled": plan.jobs.unsettled,
         },
         "frames_unknown": plan.jobs.frames_unknown,
