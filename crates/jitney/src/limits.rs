@@ -69,6 +69,13 @@ impl Limits {
             self.bodies_bytes_max
         }
     }
+
+    /// The waiters' places that callers may take who would rather wait than be refused: all but a quarter, which is
+    /// kept for those who come one by one.
+    #[must_use]
+    pub const fn patient_waiters_max(&self) -> u64 {
+        self.waiters_max - self.waiters_max / 4
+    }
 }
 
 impl Default for Limits {

@@ -15,6 +15,7 @@ mod control;
 mod ids;
 mod lease;
 mod many;
+mod parked;
 pub mod port;
 mod records;
 pub mod refusal;
@@ -42,6 +43,7 @@ use ids::IdSource;
 pub use ids::child_id;
 use lease::{Granting, LeaseCalls};
 use many::{ManyCalls, SubmittingMany};
+use parked::Parked;
 use port::{Answer, CallId, Command, Inbound, Info, Port, Readiness, SettleAnswer};
 use refusal::Refusal;
 use settle::{ReplyTo, Settling, SettlingTable};
@@ -86,6 +88,8 @@ pub struct Driver<B, C, P> {
     waiters: Waiters,
     /// Calls that submit many jobs, and wait for them.
     many: ManyCalls,
+    /// Calls that submit many jobs once they can be waited for.
+    parked: Parked,
     /// Callers that may be gone and whose submit is in flight: when their waits end at the latest.
     hurried: HashMap<CallId, Mono>,
     /// Processors whose first job is in flight: the dispatcher does not know them yet.
@@ -165,6 +169,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             actions: Vec::new(),
             waiters: Waiters::default(),
             many: ManyCalls::default(),
+            parked: Parked::default(),
             hurried: HashMap::new(),
             expected_processors: HashSet::new(),
             pending: HashMap::new(),
@@ -211,6 +216,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             let calls = self.take_calls();
             self.step(Event::Tick);
             self.expire_waits();
+            self.take_parked();
             self.write_marks();
             self.keep_stopping();
             self.keep_changing();
@@ -250,7 +256,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         }
         match command {
             Command::Submit(submit) => self.on_submit(call, submit),
-            Command::SubmitMany(many) => self.on_submit_many(call, &many),
+            Command::SubmitMany(many) => self.park_or_submit_many(call, many),
             Command::Get { id, wait } => self.on_get(call, id, wait),
             Command::GetMany(ids) => self.on_get_many(call, &ids),
             Command::Lease(lease) => self.on_lease(call, *lease),
@@ -272,7 +278,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
 
     /// The caller may be gone. A submit in flight is hurried once its wait begins.
     fn on_hurry(&mut self, call: CallId, hold_max: Duration) {
-        if !self.port.waits(call) || self.hurry_lease(call) {
+        if !self.port.waits(call) || self.hurry_lease(call) || self.hurry_parked(call) {
             return;
         }
         let until = after(self.now.mono, hold_max);
@@ -285,6 +291,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         self.hurried.remove(&call);
         self.waiters.remove(call);
         self.many.forget(call);
+        self.parked.forget(call);
         self.forget_lease_call(call);
         self.forget_change(call);
     }
@@ -461,6 +468,8 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     /// Nothing is acknowledged after a failed sync: whoever still waits hears that it is unknown.
     fn poison(&mut self) {
         self.ended = Some(Ended::Poisoned);
+        // Nothing of these was begun.
+        self.refuse_parked(&Refusal::Draining);
         for call in self.many.take_calls() {
             self.refuse(call, Refusal::OutcomeUnknown);
         }
@@ -592,9 +601,13 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         });
     }
 
+    /// Waiters' places that are taken.
+    fn waiting(&self) -> u64 {
+        u64::try_from(self.waiters.taken() + self.many.waiting()).unwrap_or(u64::MAX)
+    }
+
     fn waiters_full(&self) -> bool {
-        let taken = self.waiters.taken() + self.many.waiting();
-        u64::try_from(taken).unwrap_or(u64::MAX) >= self.limits.waiters_max
+        self.waiting() >= self.limits.waiters_max
     }
 
     fn wake(&mut self, id: JobId) {

@@ -154,6 +154,8 @@ pub struct SubmitMany {
     pub jobs: Vec<Submit>,
     /// How long to hold the answer for the outcomes of all of them.
     pub wait: Option<Duration>,
+    /// With `wait`: hold the call until all of its jobs can be waited for, rather than refuse those that cannot.
+    pub patient: bool,
 }
 
 /// A worker's poll, with what it settles on the way.

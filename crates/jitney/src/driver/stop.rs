@@ -37,6 +37,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         });
         self.step(Event::Drain);
         self.refuse_changes(&Refusal::Draining);
+        self.refuse_parked(&Refusal::Draining);
     }
 
     /// A caller waits through a stop only while a worker is at its job.

@@ -71,7 +71,11 @@ impl Local {
             });
         }
         let named: Vec<bool> = jobs.iter().map(port::Submit::is_named).collect();
-        let many = Command::SubmitMany(Box::new(SubmitMany { jobs, wait }));
+        let many = Command::SubmitMany(Box::new(SubmitMany {
+            jobs,
+            wait,
+            patient: true,
+        }));
         let taken = match self.call(many).await {
             port::Answer::SubmittedMany(taken) => taken,
             port::Answer::Refused(refusal) => {

@@ -88,6 +88,8 @@ macro_rules! every_bus {
                 each_of_many_is_recognised_on_its_own
                 one_and_one_of_many_that_meet_in_flight_are_one_job
                 a_limit_in_the_middle_of_many_refuses_the_rest
+                many_that_are_patient_wait_for_places
+                many_that_are_patient_are_answered_in_the_end
                 many_that_wait_are_answered_when_all_are_done
                 many_whose_time_is_up_are_answered_as_they_are
                 many_that_wait_through_a_stop_wait_for_leased_jobs_only

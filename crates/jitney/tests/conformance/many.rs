@@ -269,6 +269,67 @@ pub(crate) fn accepted_of_many_is_there_after_a_restart<H: Restarts>() {
     );
 }
 
+/// Lines of a body wait for places, in their order, and leave a quarter of them to others.
+pub(crate) fn many_that_are_patient_wait_for_places<H: Harness>() {
+    let mut node = Node::<H>::start_limited(|limits| limits.waiters_max = 8);
+    let first = node.call(patient(3));
+    let second = node.call(patient(3));
+    let third = node.call(patient(3));
+    let fourth = node.call(patient(1));
+    assert_eq!((node.info().waiters, node.info().usage.unsettled), (6, 6));
+    let single = node.submit_and_wait(job("2").wait(seconds(10)));
+    assert!(node.submitted(single).is_none());
+    // Who is not patient is refused beyond the last place.
+    let entries_of = node.call(command(vec![job("3"), job("4")], Some(seconds(5))));
+    node.advance(seconds(5));
+    let refused = codes(&entries(&mut node, entries_of));
+    assert_eq!(refused, ["", "too_many_waiters"]);
+
+    let batch = node.lease_one(worker("w").max_jobs(3));
+    assert_eq!(node.settle(echo(&batch)), ["applied"; 3]);
+    assert_eq!(codes(&entries(&mut node, first)), ["", "", ""]);
+    // Three of the second and the single one: the third would leave no quarter.
+    assert_eq!(node.info().waiters, 4);
+    node.advance(seconds(5));
+    assert!(node.submitted(single).is_some());
+    assert_eq!(node.info().waiters, 6);
+    assert!(node.answer(third).is_none());
+    // One that is gone is not submitted, and holds up none.
+    let before = node.info().usage.unsettled;
+    node.hang_up(fourth);
+    node.advance(seconds(50));
+    assert_eq!(codes(&entries(&mut node, second)), ["", "", ""]);
+    assert_eq!(node.info().usage.unsettled, before);
+    assert_eq!(node.info().waiters, 3);
+}
+
+/// A call with more jobs than there are places waits until all are free; one whose caller may be gone, and a stop, wait
+/// for none.
+pub(crate) fn many_that_are_patient_are_answered_in_the_end<H: Harness>() {
+    let mut node = Node::<H>::start_limited(|limits| limits.waiters_max = 4);
+    let small = node.call(patient(1));
+    let large = node.call(patient(6));
+    let leaves = node.call(patient(2));
+    let last = node.call(patient(2));
+    assert_eq!(node.info().waiters, 1);
+    node.hurry(leaves, seconds(5));
+    let taken = entries(&mut node, leaves);
+    assert!(
+        taken
+            .iter()
+            .all(|taken| taken.as_ref().is_ok_and(|taken| taken.state == State::Queued))
+    );
+    assert_eq!((node.info().waiters, node.info().usage.unsettled), (1, 3));
+    node.advance(seconds(60));
+    assert_eq!(codes(&entries(&mut node, small)), [""]);
+    assert_eq!(node.info().waiters, 4);
+    node.stop(seconds(1));
+    let refused = node.peek_refusal(last);
+    assert_eq!(refused, Some(Refusal::Draining));
+    let over = ["", "", "", "", "too_many_waiters", "too_many_waiters"];
+    assert_eq!(codes(&entries(&mut node, large)), over);
+}
+
 /// A job that no append can hold is refused with the limit, and its neighbours are not.
 pub(crate) fn one_of_many_that_no_append_can_hold_is_refused_alone<H: Faulty>() {
     let mut node = Node::<H>::start();
@@ -328,7 +389,20 @@ pub(crate) fn many_are_accepted_after_their_sync_or_not_at_all<H: Faulty>() {
 
 fn command(jobs: Vec<Job>, wait: Option<std::time::Duration>) -> Command {
     let jobs = jobs.into_iter().map(|job| job.0).collect();
-    Command::SubmitMany(Box::new(SubmitMany { jobs, wait }))
+    Command::SubmitMany(Box::new(SubmitMany {
+        jobs,
+        wait,
+        patient: false,
+    }))
+}
+
+/// So many jobs that wait for a minute, and would rather wait for places than be refused.
+fn patient(count: usize) -> Command {
+    Command::SubmitMany(Box::new(SubmitMany {
+        jobs: vec![job("1").0; count],
+        wait: Some(seconds(60)),
+        patient: true,
+    }))
 }
 
 fn entries<H: Harness>(node: &mut Node<H>, call: Call) -> Entries {

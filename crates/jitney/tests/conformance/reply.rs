@@ -54,7 +54,12 @@ pub(crate) fn c20_a_caller_that_may_be_gone_is_answered_in_time<H: Harness>() {
         node.hurry(in_flight, seconds(hold_max));
         let jobs = vec![job("3").0, job("4").0];
         let wait = Some(seconds(wait));
-        let many = node.post(Command::SubmitMany(Box::new(SubmitMany { jobs, wait })));
+        let many = SubmitMany {
+            jobs,
+            wait,
+            patient: false,
+        };
+        let many = node.post(Command::SubmitMany(Box::new(many)));
         node.hurry(many, seconds(hold_max));
         let id = node.submit(job("5"));
         let reads = node.call(Command::Get { id, wait });

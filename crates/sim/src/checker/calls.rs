@@ -55,6 +55,7 @@ impl Asked {
             Self::SubmitMany { orders, wait } => Command::SubmitMany(Box::new(SubmitMany {
                 jobs: orders.iter().map(|order| order.submit(None)).collect(),
                 wait: *wait,
+                patient: false,
             })),
             Self::Get { id, wait } => Command::Get { id: *id, wait: *wait },
             Self::GetMany { ids } => Command::GetMany(ids.clone()),

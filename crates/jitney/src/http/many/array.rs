@@ -27,7 +27,7 @@ pub(in crate::http) async fn array(app: App, parts: &Parts, body: Bytes) -> Resu
     let mut group = Group::default();
     for raw in items(&body)? {
         envelopes.item(&mut group, raw, &body);
-        if group.is_full() {
+        if envelopes.is_full(&group) {
             sent.push(envelopes.send(&app, &mut group));
         }
     }

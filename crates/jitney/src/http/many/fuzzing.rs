@@ -19,7 +19,7 @@ pub(crate) fn lines(body: &Bytes, piece_bytes: usize, job_bytes_max: u64) -> Vec
         let mut piece = rest.split_to(piece_bytes.min(rest.len()));
         while let Some(line) = lines.next(&mut piece) {
             envelopes.line(&mut groups.last, line);
-            groups.cut();
+            groups.cut(&envelopes);
         }
     }
     if let Some(line) = lines.last() {
@@ -37,7 +37,7 @@ pub(crate) fn array(body: &Bytes, job_bytes_max: u64) -> Result<Vec<Result<Submi
     let mut groups = Groups::default();
     for raw in super::array::items(body)? {
         envelopes.item(&mut groups.last, raw, body);
-        groups.cut();
+        groups.cut(&envelopes);
     }
     Ok(groups.entries())
 }
@@ -59,8 +59,8 @@ struct Groups {
 }
 
 impl Groups {
-    fn cut(&mut self) {
-        if self.last.is_full() {
+    fn cut(&mut self, envelopes: &Envelopes) {
+        if envelopes.is_full(&self.last) {
             self.full.extend(std::mem::take(&mut self.last).into_entries());
         }
     }

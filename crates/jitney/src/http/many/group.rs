@@ -16,10 +16,13 @@ use crate::http::submit;
 use crate::units::format_count;
 
 /// Entries of a group at most: what one commit takes.
-pub(super) const GROUP_JOBS_MAX: usize = 1_000;
+const GROUP_JOBS_MAX: usize = 1_000;
 
 /// Bytes of a group at most, but for a single job that is larger.
 const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// A group whose jobs are waited for has this part of the places at most.
+const PLACES_DIVISOR: u64 = 4;
 
 /// Room for the fields of an envelope beside its data: labels and keys, with everything in them escaped.
 const ENVELOPE_ROOM: u64 = 64 << 10;
@@ -29,6 +32,10 @@ const ENVELOPE_ROOM: u64 = 64 << 10;
 pub(super) struct Envelopes {
     terms: Terms,
     job_bytes_max: u64,
+    /// Entries of a group at most.
+    group_jobs_max: usize,
+    /// Jobs wait for places to wait in, rather than be refused.
+    patient: bool,
     shared: Shared,
 }
 
@@ -65,8 +72,31 @@ impl Envelopes {
         Self {
             terms,
             job_bytes_max,
+            group_jobs_max: GROUP_JOBS_MAX,
+            patient: false,
             shared: Shared::default(),
         }
+    }
+
+    /// Jobs that are waited for wait for places, of which so many are theirs at most: a group takes a part of them, so
+    /// that the next can be on its way.
+    pub(super) fn patient(mut self, places: u64) -> Self {
+        if self.terms.wait.is_some() {
+            let part = usize::try_from(places / PLACES_DIVISOR).unwrap_or(usize::MAX);
+            self.group_jobs_max = part.clamp(1, GROUP_JOBS_MAX);
+            self.patient = true;
+        }
+        self
+    }
+
+    /// Entries of a group at most.
+    pub(super) const fn group_jobs_max(&self) -> usize {
+        self.group_jobs_max
+    }
+
+    /// Whether a group is to go.
+    pub(super) const fn is_full(&self, group: &Group) -> bool {
+        group.len() >= self.group_jobs_max || group.bytes >= GROUP_BYTES_MAX
     }
 
     /// The longest line that can be an envelope: its data may be in base64, 4 bytes for 3.
@@ -109,9 +139,9 @@ impl Envelopes {
     /// Sends a group to the driver, at once; nothing is left in it.
     pub(super) fn send(&self, app: &App, group: &mut Group) -> Sent {
         let Group { jobs, named, bad, .. } = std::mem::take(group);
-        let wait = self.terms.wait;
+        let (wait, patient) = (self.terms.wait, self.patient);
         let call = (!jobs.is_empty()).then(|| {
-            let command = Command::SubmitMany(Box::new(SubmitMany { jobs, wait }));
+            let command = Command::SubmitMany(Box::new(SubmitMany { jobs, wait, patient }));
             let reply = app.handle().begin_unless(command, self.terms.here.leaving());
             let answer: Pin<Box<dyn Future<Output = Answer> + Send>> =
                 Box::pin(async move { reply.await.answer });
@@ -135,10 +165,6 @@ impl Group {
     pub(super) fn cost(&self) -> usize {
         self.len()
             .max(self.bytes.saturating_mul(GROUP_JOBS_MAX) / GROUP_BYTES_MAX)
-    }
-
-    pub(super) const fn is_full(&self) -> bool {
-        self.len() >= GROUP_JOBS_MAX || self.bytes >= GROUP_BYTES_MAX
     }
 
     /// What was read, entry by entry.

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::sleep;
 
 use super::entries::Writer;
-use super::group::{Envelopes, GROUP_JOBS_MAX, Group, Sent};
+use super::group::{Envelopes, Group, Sent};
 use super::outbox::Outbox;
 use super::terms;
 use crate::http::App;
@@ -39,8 +39,8 @@ const LINGER: Duration = Duration::from_millis(10);
 /// Groups in flight: while one is synced the next is read.
 const GROUPS_MAX: usize = 8;
 
-/// The same where callers wait for outcomes: beyond as many as may wait by default, further lines wait for earlier
-/// ones.
+/// The same where callers wait for outcomes: lines beyond wait for earlier ones, unread. Those that were read wait in the
+/// driver for places.
 const GROUPS_WAITING_MAX: usize = 32;
 
 /// A group on its way, and its share of what may be.
@@ -56,7 +56,8 @@ pub(in crate::http) async fn ndjson(app: App, parts: Parts, body: Body) -> Resul
     let whole = terms.wait.is_some();
     let pieces = Pieces::new(&app, &parts, body, Bound::lines(app.limits()))?;
     let outbox = Outbox::new(app.answers());
-    let envelopes = Envelopes::new(app.limits().job_bytes_max, terms);
+    let limits = app.limits();
+    let envelopes = Envelopes::new(limits.job_bytes_max, terms).patient(limits.patient_waiters_max());
     let work = work(app, envelopes, pieces, Arc::clone(&outbox), whole);
     super::answer(&parts, NDJSON_TYPES[0], outbox, work).await
 }
@@ -71,7 +72,7 @@ async fn work(
     whole: bool,
 ) -> Result<()> {
     let groups_max = if whole { GROUPS_WAITING_MAX } else { GROUPS_MAX };
-    let entries_max = groups_max * GROUP_JOBS_MAX;
+    let entries_max = groups_max * envelopes.group_jobs_max();
     // What is in it is bounded by its shares.
     let (sender, receiver) = mpsc::channel(entries_max);
     let mut reader = Reader {
@@ -158,7 +159,7 @@ impl Reader<'_> {
         while let Some(line) = self.lines.next(&mut piece) {
             any = true;
             self.envelopes.line(&mut self.group, line);
-            if self.group.is_full() {
+            if self.envelopes.is_full(&self.group) {
                 self.send().await;
             }
         }
