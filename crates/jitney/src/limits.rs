@@ -15,7 +15,7 @@ pub struct Limits {
     /// A request's body, bytes; also an outcome with its children. 16 MiB.
     pub body_bytes_max: u64,
     /// Bytes of request bodies in memory at once. 256 MiB; a body that is read as a whole is no larger. Workers, who bring what lets
-    /// the queue empty, may use a quarter more.
+    /// the queue empty, may use a quarter more. Also bytes of batches on their way to workers.
     pub bodies_bytes_max: u64,
     /// Bytes of records that wait for the disk, at which new work is refused: what a slow disk may hold in memory. 64 MiB:
     /// a third of a second of a disk that takes 200 MB/s. What comes in one call may go beyond it; outcomes are not held to

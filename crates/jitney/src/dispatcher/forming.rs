@@ -59,7 +59,7 @@ impl Dispatcher {
 
     /// The longest-waiting poll that a batch can close for.
     fn next_poll(&mut self, processor: usize) -> Option<PollId> {
-        if self.stalled {
+        if self.stalled || self.outgoing.is_full() {
             return None;
         }
         self.look_again(processor, None);
@@ -69,10 +69,14 @@ impl Dispatcher {
         first.map(|(_, &poll)| poll)
     }
 
-    /// All batches that can close now for this poll, up to its slots.
+    /// All batches that can close now for this poll, up to its slots, and to what may be on its way; one in any case.
     fn fill(&mut self, pending: &Pending) -> Vec<Grant> {
         let mut grants = Vec::new();
+        let mut bytes = 0;
         for slots in (1..=pending.slots).rev() {
+            if !grants.is_empty() && !self.outgoing.has_room_beside(bytes) {
+                break;
+            }
             self.look_again(pending.processor, Some(&pending.class));
             let Offer::Batch(choice) = self.offer(pending.processor, &pending.class, slots) else {
                 break;
@@ -82,6 +86,7 @@ impl Dispatcher {
                 ClosedBy::Full if cut.by_bytes => ClosedBy::Bytes,
                 other => other,
             };
+            bytes += self.bytes_of(&cut.slots);
             let unit = matches!(choice.from, From::Unit);
             grants.push(self.grant(pending, &cut.slots, choice.priority, closed_by, unit));
         }
@@ -94,7 +99,7 @@ impl Dispatcher {
             Offer::Later(at) => Some(at),
             Offer::Batch(_) | Offer::Nothing => None,
         });
-        let linger = later.min().filter(|_| !self.stalled);
+        let linger = later.min().filter(|_| !self.stalled && !self.outgoing.is_full());
         let state = &mut self.processors[processor];
         if state.linger != linger {
             if let Some(at) = state.linger {

@@ -70,6 +70,7 @@ impl Dispatcher {
         if let Some(key) = &lease.request {
             self.join_request(key, token);
         }
+        self.outgoing.goes(token, self.bytes_of(slots));
         self.leases.insert(token, lease);
         self.hold(token, slots, Phase::Granting);
         Grant {
@@ -99,7 +100,9 @@ impl Dispatcher {
             return None;
         }
         let jobs = slots.iter().map(|&slot| self.granted_job(slot)).collect();
+        let bytes = self.bytes_of(&slots);
         let lease = self.leases.get_mut(&token)?;
+        self.outgoing.goes(token, bytes);
         lease.outgoing += 1;
         Some(Grant {
             token,
@@ -199,6 +202,11 @@ impl Dispatcher {
             self.refresh(token);
             self.readmit(request.as_ref());
         }
+    }
+
+    /// Bytes that these jobs take on the wire.
+    pub(super) fn bytes_of(&self, slots: &[u32]) -> u64 {
+        slots.iter().map(|&slot| u64::from(self.jobs[slot].bytes)).sum()
     }
 
     fn granted_job(&self, slot: u32) -> GrantedJob {

@@ -17,6 +17,7 @@ mod granting;
 mod id_index;
 mod lane;
 mod leases;
+mod outgoing;
 mod pause;
 mod places;
 mod policies;
@@ -34,6 +35,8 @@ mod tests;
 mod timers;
 mod touched;
 
+pub use outgoing::Bounds;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +48,7 @@ use crate::dispatcher::entry::{Groups, IdHash, Jobs, Place};
 use crate::dispatcher::event::{Action, Event, JobStatus, LaneStats, PollId};
 use crate::dispatcher::lane::Lane;
 use crate::dispatcher::leases::Lease;
+use crate::dispatcher::outgoing::Outgoing;
 use crate::dispatcher::polls::{Class, NotReady, Pending, Request, RequestKey};
 use crate::dispatcher::queue::Queue;
 use crate::dispatcher::rate::Rate;
@@ -87,6 +91,9 @@ pub struct Dispatcher {
     /// Jobs held by leases.
     leased: usize,
     stalled: bool,
+    outgoing: Outgoing,
+    /// Repeated polls that wait until there is room for what they may get again.
+    held_up: BTreeSet<PollId>,
     draining: bool,
 }
 
@@ -137,6 +144,8 @@ impl Dispatcher {
             readmitted: BTreeSet::new(),
             leased: 0,
             stalled: false,
+            outgoing: Outgoing::default(),
+            held_up: BTreeSet::new(),
             draining: false,
         }
     }
@@ -157,9 +166,18 @@ impl Dispatcher {
             Event::Poll(poll) => self.poll(poll, actions),
             Event::PollGone(poll) => self.poll_gone(poll),
             Event::GrantWritten(token) => self.grant_written(token),
-            Event::GrantFailed(token) => self.grant_failed(token),
-            Event::Delivered(token) => self.delivered(token),
-            Event::Undelivered(token) => self.undelivered(token),
+            Event::GrantFailed(token) => {
+                self.arrived_or_not(token);
+                self.grant_failed(token);
+            }
+            Event::Delivered(token) => {
+                self.arrived_or_not(token);
+                self.delivered(token);
+            }
+            Event::Undelivered(token) => {
+                self.arrived_or_not(token);
+                self.undelivered(token);
+            }
             Event::Settle(settle) => self.settle(settle, actions),
             Event::Extend { request, token } => self.extend(request, token, actions),
             Event::Committed(jobs) => self.committed(&jobs),

@@ -127,6 +127,10 @@ impl Dispatcher {
         if tokens.iter().any(|token| self.is_granting(*token)) {
             return;
         }
+        if !tokens.is_empty() && self.outgoing.is_full() {
+            self.held_up.insert(id);
+            return;
+        }
         let grants: Vec<Grant> = tokens
             .into_iter()
             .filter_map(|token| self.grant_again(token))

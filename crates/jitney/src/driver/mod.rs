@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use crate::bus::{self, AppendError, Bus, Durability, Failure, Space, Ticket};
 use crate::clock::{Clock, Mono, Now, after};
-use crate::dispatcher::Dispatcher;
 use crate::dispatcher::event::{Action, Event};
+use crate::dispatcher::{Bounds, Dispatcher};
 use crate::job::{JobId, JobView, Processor, Token};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -53,6 +53,10 @@ use waiters::{Asked, Waiter, Waiters};
 
 /// Calls taken in one go before the bus is looked at again, so that a flood of them delays no commit.
 const CALLS_PER_ROUND: usize = 1_024;
+
+/// With so many bytes a poll's answer takes no further batch: they are read at once, and no other call is looked at
+/// meanwhile.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// The dispatcher sees so many arrivals at once at most: a start brings millions.
 const ARRIVALS_AT_ONCE: usize = 1_024;
@@ -157,7 +161,10 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let identity = bus.identity();
         let now = clock.now();
         Self {
-            dispatcher: Dispatcher::new(identity, options.policies.clone()),
+            dispatcher: Dispatcher::new(identity, options.policies.clone()).bounded(Bounds {
+                answer: ANSWER_BYTES_MAX,
+                all: options.limits.bodies_bytes_max,
+            }),
             control: Control::new(options.policies),
             ids: IdSource::new(options.seed, identity.epoch),
             bus,

@@ -1,20 +1,33 @@
 //! Writes JSON answers straight into bytes, so that stored JSON is spliced in as it came.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 
 use crate::clock::WallMs;
+
+/// A value of so many bytes is shared where it may be: a copy of a smaller one costs less than a piece more.
+pub(crate) const SHARED_BYTES_MIN: usize = 4 << 10;
 
 /// A JSON text under construction. Its user opens, names and closes in the right order; commas come by
 /// themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Json {
     out: Vec<u8>,
+    /// What comes before `out`: pieces of text, and values that are shared rather than copied.
+    pieces: Vec<Bytes>,
+    /// Whether large values are shared; the text is then taken as a body.
+    shares: bool,
     /// Whether a comma goes before what comes next.
     comma: bool,
 }
@@ -24,13 +37,35 @@ impl Json {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self {
             out: Vec::with_capacity(bytes),
-            comma: false,
+            ..Self::default()
         }
     }
 
-    /// The text.
+    /// A text that shares large values with whoever has them, and will need about this much room beside.
+    pub(crate) fn sharing(bytes: usize) -> Self {
+        Self {
+            shares: true,
+            ..Self::with_capacity(bytes)
+        }
+    }
+
+    /// The text, in one piece.
     pub(crate) fn finish(self) -> Bytes {
-        Bytes::from(self.out)
+        if self.pieces.is_empty() {
+            return Bytes::from(self.out);
+        }
+        let mut all = self.pieces.concat();
+        all.extend_from_slice(&self.out);
+        Bytes::from(all)
+    }
+
+    /// The text as a body, piece by piece.
+    pub(crate) fn into_body(mut self) -> Body {
+        if self.pieces.is_empty() {
+            return Body::from(self.out);
+        }
+        self.pieces.push(Bytes::from(self.out));
+        Body::new(Pieces::new(self.pieces))
     }
 
     /// `{`
@@ -79,7 +114,7 @@ impl Json {
         self.out.reserve(bytes);
     }
 
-    /// How long the text is.
+    /// How long the text is, but for what is shared.
     pub(crate) fn len(&self) -> usize {
         self.out.len()
     }
@@ -154,6 +189,17 @@ impl Json {
         self.comma = true;
     }
 
+    /// Bytes that are one JSON value, shared if they are many.
+    pub(crate) fn value(&mut self, value: &Bytes) {
+        if !self.shares || value.len() < SHARED_BYTES_MIN {
+            return self.raw(value);
+        }
+        self.separate();
+        self.pieces.push(Bytes::from(std::mem::take(&mut self.out)));
+        self.pieces.push(value.clone());
+        self.comma = true;
+    }
+
     /// Any bytes, as a string in base64.
     pub(crate) fn base64(&mut self, bytes: &[u8]) {
         self.separate();
@@ -192,6 +238,47 @@ impl Json {
     }
 }
 
+/// A body in pieces that are there already.
+struct Pieces {
+    left: VecDeque<Bytes>,
+    bytes: u64,
+}
+
+impl Pieces {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        let left: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let bytes = left.iter().map(Bytes::len).sum::<usize>();
+        Self {
+            left,
+            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.left.pop_front();
+        if let Some(piece) = &piece {
+            self.bytes -= u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes)
+    }
+}
+
 /// An instant as text: RFC 3339, UTC, milliseconds; empty where it has no date.
 pub(crate) fn time_text(at: WallMs) -> String {
     timestamp(at).map_or_else(String::new, |timestamp| format!("{timestamp:.3}"))
@@ -205,6 +292,37 @@ fn timestamp(at: WallMs) -> Option<jiff::Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use http_body::Body as _;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn a_large_value_is_shared_and_not_copied() {
+        let value = Bytes::from(vec![b'7'; SHARED_BYTES_MIN]);
+        let small = Bytes::from_static(b"1");
+        let written = |mut json: Json| {
+            json.open_list();
+            json.value(&small);
+            json.value(&value);
+            json.value(&small);
+            json.close_list();
+            json
+        };
+        let copied = written(Json::default()).finish();
+        assert_eq!(written(Json::sharing(0)).finish(), copied);
+        let mut body = written(Json::sharing(0)).into_body();
+        assert_eq!(
+            body.size_hint().exact(),
+            Some(u64::try_from(copied.len()).unwrap())
+        );
+        let mut pieces = Vec::new();
+        while let Some(frame) = body.frame().await {
+            pieces.push(frame.unwrap().into_data().unwrap());
+        }
+        assert_eq!(pieces.concat(), copied);
+        assert!(body.is_end_stream());
+        assert_eq!(pieces[1].as_ptr(), value.as_ptr());
+    }
 
     #[test]
     fn commas_stand_between_things_and_nowhere_else() {

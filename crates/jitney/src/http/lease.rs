@@ -228,7 +228,7 @@ fn answer(leases: &[SettledLease], leased: &Leased) -> Response<Body> {
 
 fn written(leases: &[SettledLease], leased: &Leased) -> Json {
     let room = leased.batches.iter().map(view::batch_room).sum::<usize>();
-    let mut json = Json::with_capacity(room + 128 * leases.len() + 64);
+    let mut json = Json::sharing(room + 128 * leases.len() + 64);
     json.open();
     json.key("settled");
     json.open_list();

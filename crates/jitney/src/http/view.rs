@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 
 use super::error::Problem;
-use super::json::Json;
+use super::json::{Json, SHARED_BYTES_MIN};
 use super::parse::payload;
 use crate::driver::port::{Batch, BatchJob, SettleIs, SettleResult};
 use crate::job::{JobError, JobView, Payload, State, reason_name};
@@ -14,7 +14,7 @@ const JOB_ROOM: usize = 512;
 
 /// A successful answer in JSON.
 pub(crate) fn json_response(status: StatusCode, json: Json) -> Response<Body> {
-    let mut response = Response::new(Body::from(json.finish()));
+    let mut response = Response::new(json.into_body());
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -28,8 +28,7 @@ pub(crate) const fn is_done(job: &JobView) -> bool {
 
 /// Begins a JSON text that a job goes into.
 pub(crate) fn room_for(job: &JobView) -> Json {
-    let result = job.result.as_ref().map_or(0, |result| result.bytes.len());
-    Json::with_capacity(JOB_ROOM + result)
+    Json::sharing(JOB_ROOM + job.result.as_ref().map_or(0, copied))
 }
 
 /// Writes the fields of a job; opening and closing the object is the caller's, who may add more.
@@ -124,7 +123,7 @@ fn labels(json: &mut Json, labels: &[(String, String)]) {
 fn bytes(json: &mut Json, payload: &Payload, name: &'static str, base64_name: &'static str) {
     if payload::splices(payload) {
         json.key(name);
-        json.raw(&payload.bytes);
+        json.value(&payload.bytes);
     } else {
         json.key(base64_name);
         json.base64(&payload.bytes);
@@ -159,8 +158,17 @@ pub(crate) fn batch(json: &mut Json, batch: &Batch) {
 
 /// Room that a batch takes on the wire.
 pub(crate) fn batch_room(batch: &Batch) -> usize {
-    let data = batch.jobs.iter().map(|job| job.payload.bytes.len() + JOB_ROOM);
+    let data = batch.jobs.iter().map(|job| copied(&job.payload) + JOB_ROOM);
     JOB_ROOM + data.sum::<usize>()
+}
+
+/// Bytes of a payload that are copied into an answer: JSON that is large is shared, other bytes are encoded.
+fn copied(payload: &Payload) -> usize {
+    match payload.bytes.len() {
+        large if large >= SHARED_BYTES_MIN && payload.content_type.is_none() => 0,
+        length if payload.content_type.is_some() => length / 3 * 4,
+        length => length,
+    }
 }
 
 /// Writes a job as its worker gets it.

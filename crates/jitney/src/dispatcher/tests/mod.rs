@@ -5,6 +5,7 @@ mod batches;
 mod invariants;
 mod leases;
 mod model;
+mod outgoing;
 mod random;
 mod settles;
 

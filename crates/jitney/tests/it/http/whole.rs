@@ -446,6 +446,38 @@ async fn many_that_wait_get_their_own_results_in_their_order() {
     whole.stop().await;
 }
 
+/// One poll for a thousand batches of large jobs held gigabytes, and every other call waited until all were read.
+#[tokio::test]
+async fn a_poll_for_many_large_batches_gets_as_many_as_fit_in_an_answer() {
+    let whole = Whole::start(Limits::default()).await;
+    let data = format!("\"{}\"", "x".repeat(1_000_000));
+    for _ in 0..12 {
+        let request = whole.post("/v1/processors/p/jobs").body(data.clone());
+        assert_eq!(request.send().await.unwrap().status().as_u16(), 202);
+    }
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<usize>() < 12 {
+        let poll = json!({"worker": "w", "slots": 1_000, "wait": "20s"});
+        let response = whole.post("/v1/processors/p/lease").json(&poll).send();
+        let response = response.await.unwrap();
+        let length = response.content_length();
+        let bytes = response.bytes().await.unwrap();
+        assert_eq!(length, Some(u64::try_from(bytes.len()).unwrap()));
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        let batches = answer["batches"].as_array().unwrap();
+        assert!(
+            batches
+                .iter()
+                .all(|batch| batch["jobs"][0]["data"] == data[1..data.len() - 1])
+        );
+        sizes.push(batches.len());
+    }
+    // Four megabytes, and the batch that goes beyond.
+    assert!(sizes.iter().all(|size| *size <= 5), "{sizes:?}");
+    assert!(sizes[0] > 1, "{sizes:?}");
+    whole.stop().await;
+}
+
 #[tokio::test]
 async fn many_whose_time_is_up_are_shown_as_they_are_and_replays_with_their_result() {
     let whole = Whole::start(Limits::default()).await;
