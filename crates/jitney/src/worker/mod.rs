@@ -94,21 +94,21 @@ pub struct Worker {
     processor: String,
     name: String,
     slots: usize,
-    max_jobs: u32,
+    max_jobs: Option<u32>,
     priorities: Vec<Priority>,
     grace: Duration,
     handlers: Handlers,
 }
 
 impl Worker {
-    /// A worker of this processor, with one slot and one job at a time.
+    /// A worker of this processor, with one slot: for one job at a time, or for batches if a handler takes them.
     pub fn new(client: Client, processor: &str) -> Self {
         Self {
             client,
             processor: processor.to_owned(),
             name: default_name(),
             slots: 1,
-            max_jobs: 1,
+            max_jobs: None,
             priorities: Vec::new(),
             grace: GRACE,
             handlers: Handlers::new(),
@@ -127,10 +127,11 @@ impl Worker {
         self
     }
 
-    /// Most jobs in a batch; at least 1. 1: nothing lingers, and no job is held that is not begun. More for
-    /// batch handlers, and where round trips cost more than jobs.
+    /// Most jobs in a batch; at least 1, and never more than the policy's. If not said: as many as the policy has
+    /// where a handler takes batches, of whatever group; else 1, so that nothing lingers and no job is held that is
+    /// not begun. More for handlers of single jobs where round trips cost more than jobs.
     pub fn max_jobs(mut self, jobs: u32) -> Self {
-        self.max_jobs = jobs.max(1);
+        self.max_jobs = Some(jobs.max(1));
         self
     }
 
@@ -222,6 +223,7 @@ impl Worker {
     /// # Errors
     /// The server refuses this worker for good: a processor's name that is none, say.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let batches = self.handlers.values().any(|handler| handler.takes_batches());
         let handlers = Arc::new(self.handlers);
         let slot = || HandlerSlot {
             handlers: Arc::clone(&handlers),
@@ -231,7 +233,7 @@ impl Worker {
             client: self.client,
             processor: self.processor,
             worker: self.name,
-            max_jobs: Some(self.max_jobs),
+            max_jobs: self.max_jobs.or((!batches).then_some(1)),
             priorities: self.priorities,
             grace: self.grace,
         };

@@ -99,6 +99,27 @@ async fn the_last_outcomes_ride_with_the_next_poll() {
     assert_ne!(heard.polls[0]["request_id"], heard.polls[1]["request_id"]);
 }
 
+/// It took batches of one, in silence.
+#[tokio::test]
+async fn a_batch_handler_takes_what_the_policy_has_unless_the_worker_says_less() {
+    async fn sum(jobs: Vec<Job<i64>>) -> Result<Outcomes<i64>, HandlerError> {
+        Ok(jobs.iter().map(|job| job.ok(job.data)).collect())
+    }
+    let asked = async |shape: fn(Worker) -> Worker| {
+        let jitney = ScriptedJitney::giving(Vec::new()).await;
+        let worker = shape(Worker::new(jitney.client(), "p"));
+        let heard = run_until_heard(&jitney, worker, |heard| !heard.polls.is_empty()).await;
+        heard.polls[0]["max_jobs"].clone()
+    };
+    assert_eq!(asked(|worker| worker.on_group("double", double)).await, 1);
+    assert_eq!(asked(|worker| worker.on_batch("sum", sum)).await, Value::Null);
+    assert_eq!(
+        asked(|worker| worker.on_group("double", double).on_batch("sum", sum)).await,
+        Value::Null
+    );
+    assert_eq!(asked(|worker| worker.max_jobs(4).on_batch("sum", sum)).await, 4);
+}
+
 #[tokio::test]
 async fn a_batch_handler_sees_its_jobs_together_and_its_error_fails_them_together() {
     let jobs = |from: u32| {
