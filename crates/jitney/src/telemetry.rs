@@ -18,7 +18,11 @@ static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts the log of this process; a second call changes nothing. `json`: one object a line.
 pub fn init(level: Level, json: bool) {
-    let base = fmt::layer().with_writer(std::io::stderr);
+    // A log that nobody can read any more (a terminal that closed, a pipe whose reader ended) ends nothing: told of
+    // an event that cannot be written, the layer would write that, and panic.
+    let base = fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let layer = if json {
         base.json().flatten_event(true).boxed()
     } else {

@@ -74,6 +74,10 @@ const BANS: &[Ban] = &[
                 "`man --out DIR` writes the pages where the user says",
             ),
             Exception::new(
+                "crates/jitney/src/cli/signals.rs",
+                "whether a hangup is ignored stands in /proc/self/status only",
+            ),
+            Exception::new(
                 "crates/jitney/src/cli/ready_file.rs",
                 "`--ready-file` tells whoever started the server where it is",
             ),

@@ -50,7 +50,7 @@ async fn serve(
     output: Output,
 ) -> Result<Exit, Failure> {
     server::raise_open_files();
-    let mut signals = Signals::with_hangup()?;
+    let mut signals = Signals::with_reload()?;
     let grace = config.options.grace;
     if let Some(file) = &config.file {
         info!(file = %file.display(), "configuration read");

@@ -1,4 +1,7 @@
-//! SIGTERM and SIGINT: the first asks to stop, the second to stop at once. SIGHUP asks to reload.
+//! SIGTERM, SIGINT and a terminal that closes: the first asks to stop, the second to stop at once. SIGHUP asks a server
+//! to reload.
+
+use std::fs;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,8 +13,9 @@ use super::failure::Failure;
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Only where there is something to read again: elsewhere a hangup ends the process, as it always does.
     hangup: Option<Signal>,
+    /// What a hangup asks for.
+    on_hangup: Asked,
 }
 
 /// What a signal asks for.
@@ -24,20 +28,31 @@ pub(super) enum Asked {
 }
 
 impl Signals {
-    /// From now on these signals end the process only where it says so.
+    /// From now on these signals end the process only where it says so. SIGHUP asks to end, unless whoever started the
+    /// process had it ignored (`nohup`).
     pub(super) fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: None,
-        })
+        let ignored = fs::read_to_string("/proc/self/status")
+            .ok()
+            .and_then(|status| ignores_hangup(&status));
+        // Where the system does not say, a hangup does what it always does there.
+        let hangup = match ignored {
+            Some(false) => Some(listen(SignalKind::hangup())?),
+            Some(true) | None => None,
+        };
+        Self::with(hangup, Asked::Stop)
     }
 
     /// The same, and SIGHUP asks for a reload.
-    pub(super) fn with_hangup() -> Result<Self, Failure> {
+    pub(super) fn with_reload() -> Result<Self, Failure> {
+        Self::with(Some(listen(SignalKind::hangup())?), Asked::Reload)
+    }
+
+    fn with(hangup: Option<Signal>, on_hangup: Asked) -> Result<Self, Failure> {
         Ok(Self {
-            hangup: Some(listen(SignalKind::hangup())?),
-            ..Self::new()?
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup,
+            on_hangup,
         })
     }
 
@@ -52,11 +67,17 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
-            () = hangup => Asked::Reload,
+            () = hangup => {
+                if self.on_hangup == Asked::Stop {
+                    // A terminal that closes may say so twice, the system and the shell: that is no second wish.
+                    self.hangup = None;
+                }
+                self.on_hangup
+            }
         }
     }
 
-    /// Waits for one that asks to end. Cancel-safe likewise; a hangup meanwhile asks for nothing.
+    /// Waits for one that asks to end. Cancel-safe likewise; a wish to reload meanwhile asks for nothing.
     pub(super) async fn next(&mut self) {
         while self.asked().await != Asked::Stop {}
     }
@@ -66,6 +87,13 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::new(Exit::Io, format!("cannot listen for signals: {error}")))
 }
 
+/// Whether SIGHUP is ignored, from the text of /proc/PID/status: a mask in hexadecimal, whose lowest bit is signal 1.
+fn ignores_hangup(status: &str) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask & 1 == 1)
+}
+
 /// Ends the process at once, after a second signal.
 #[expect(
     clippy::disallowed_methods,
@@ -73,4 +101,23 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
 )]
 pub(super) fn exit_at_once() -> ! {
     std::process::exit(i32::from(Exit::Interrupted.code()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hangup_that_is_ignored_is_seen() {
+        assert_eq!(
+            ignores_hangup("Name:\tx\nSigIgn:\t0000000000001000\n"),
+            Some(false)
+        );
+        assert_eq!(
+            ignores_hangup("Name:\tx\nSigIgn:\t0000000000001001\n"),
+            Some(true)
+        );
+        assert_eq!(ignores_hangup("SigIgn:\tx\n"), None);
+        assert_eq!(ignores_hangup("Name:\tx\n"), None);
+    }
 }

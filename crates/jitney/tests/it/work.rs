@@ -1,9 +1,10 @@
 //! `jitney work`: a program of the user's gets batches, its outcomes reach the callers, and it stops in order.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::example;
 use crate::process::{ServerProcess, url_in};
@@ -20,6 +21,78 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
+}
+
+/// A server, and where it is.
+fn server(directory: &Path) -> (ServerProcess, String) {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--bus", "memory"];
+    let mut server = ServerProcess::start(&mut jitney(directory, &serve));
+    let url = url_in(&server.line_with("listening on"));
+    (server, url)
+}
+
+/// What a child says that reads a job, and waits for the end of its input before it is done with it.
+const SLOW: &str = r#"sh -c 'read -r header; read -r job; id=$(echo "$job" | cut -d "\"" -f 4); echo begun >&2
+    cat >/dev/null; echo "{\"id\":\"$id\",\"ok\":1}"'"#;
+
+/// Its terminal closed, and it died at once, with the job that it was at.
+#[test]
+fn a_hangup_stops_a_worker_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, url) = server(directory.path());
+    let work = ["work", "orders", "--exec", SLOW, "--url", &url];
+    let mut worker = jitney(directory.path(), &work);
+    let mut worker = worker
+        .env("PATH", "/usr/bin:/bin")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let submit = ["submit", "orders", "{}", "--wait", "30s", "--url", &url];
+    let submit = jitney(directory.path(), &submit)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(worker.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("begun") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the log ended");
+    }
+    // Nobody reads its log any more, as when a terminal is gone; and the shell says what the system said.
+    drop(log);
+    signal(&worker, Signal::HUP);
+    signal(&worker, Signal::HUP);
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+    assert_eq!(text(&submit.wait_with_output().unwrap().stdout), "1");
+}
+
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, url) = server(directory.path());
+    let program = format!("'{}' --executor", example("batches_sender").display());
+    let mut worker = Command::new("sh");
+    worker
+        .args([
+            "-c",
+            "trap '' HUP; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_jitney"),
+        ])
+        .args(["work", "orders", "--exec", &program, "--url", &url]);
+    let worker = ServerProcess::start(&mut worker);
+    let order = r#"{"price":1,"order":"a"}"#;
+    let submit = ["submit", "orders", order, "--wait", "30s", "--url", &url];
+    assert_eq!(run(directory.path(), &submit).status.code(), Some(0));
+    worker.signal(Signal::HUP);
+    assert_eq!(run(directory.path(), &submit).status.code(), Some(0));
+    worker.signal(Signal::TERM);
+    let (status, log) = worker.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 #[test]
