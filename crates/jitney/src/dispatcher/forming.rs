@@ -54,6 +54,7 @@ impl Dispatcher {
             }
             self.touched.remove(processor);
             self.set_linger(processor);
+            self.watch_idle(processor);
         }
     }
 

@@ -12,6 +12,7 @@ mod closing;
 mod commits;
 mod entry;
 pub mod event;
+mod forgetting;
 mod forming;
 mod granting;
 mod id_index;
@@ -72,6 +73,10 @@ pub struct Dispatcher {
     queues: Slab<Queue>,
     processors: Vec<ProcessorState>,
     by_name: BTreeMap<Processor, usize>,
+    /// Processors that nobody uses, by when they are forgotten.
+    idle: BTreeSet<(Mono, usize)>,
+    /// Numbers of processors that were forgotten.
+    vacant: Vec<usize>,
     leases: BTreeMap<Token, Lease>,
     /// The sequence of the next token.
     next_sequence: u64,
@@ -115,6 +120,8 @@ struct ProcessorState {
     reserve: u32,
     /// When its next lingering batch closes.
     linger: Option<Mono>,
+    /// When it is forgotten, if nobody uses it.
+    forgotten_at: Option<Mono>,
     rate: Rate,
 }
 
@@ -132,6 +139,8 @@ impl Dispatcher {
             queues: Slab::new(),
             processors: Vec::new(),
             by_name: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            vacant: Vec::new(),
             leases: BTreeMap::new(),
             next_sequence: 1,
             commits: HashMap::with_hasher(IdHash(identity.node)),
@@ -196,6 +205,7 @@ impl Dispatcher {
         self.admit_again(actions);
         self.serve(actions);
         self.end_polls(&ended_polls, actions);
+        self.forget_idle();
     }
 
     /// When [`Event::Tick`] must be given if nothing else happens; `None` while nothing is awaited.
@@ -232,7 +242,7 @@ impl Dispatcher {
         self.jobs.find(id).map(|slot| self.jobs[slot].sequence)
     }
 
-    /// Every lane of every processor that was ever named, with its ages and rates as of `now`.
+    /// Every lane of every processor that was named and is not forgotten, with its ages and rates as of `now`.
     #[must_use]
     pub fn lanes(&self, now: Mono) -> Vec<LaneStats> {
         let mut lanes = Vec::with_capacity(self.processors.len() * 3);
@@ -286,7 +296,7 @@ impl Dispatcher {
             .map_or(0, |state| count(state.workers.len()))
     }
 
-    /// Whether the processor was ever named by a job or a poll.
+    /// Whether the processor was named by a job or a poll, and is not forgotten.
     #[must_use]
     pub fn knows(&self, processor: &Processor) -> bool {
         self.state_of(processor).is_some()

@@ -180,14 +180,22 @@ impl Dispatcher {
         if let Some(&at) = self.by_name.get(name) {
             return at;
         }
-        let at = self.processors.len();
+        let vacant = self.vacant_number();
+        let at = vacant.map_or(self.processors.len(), |(at, _)| at);
         let lanes = Priority::ALL.map(|priority| {
             let policy = self.policies.resolve_lane(name, priority);
             let share = share_of(priority, policy.lower_lane_share);
             let shared = Queue::new(at, priority, policy, Sort::default());
-            Lane::new(self.queues.insert(shared), share)
+            let queue = match vacant {
+                None => self.queues.insert(shared),
+                Some((_, queues)) => {
+                    self.queues[queues[priority.index()]] = shared;
+                    queues[priority.index()]
+                }
+            };
+            Lane::new(queue, share)
         });
-        self.processors.push(ProcessorState {
+        let state = ProcessorState {
             name: name.clone(),
             lanes,
             classes: BTreeMap::new(),
@@ -200,8 +208,14 @@ impl Dispatcher {
                 .resolve_lane(name, Priority::Realtime)
                 .realtime_reserve,
             linger: None,
+            forgotten_at: None,
             rate: Rate::default(),
-        });
+        };
+        match vacant {
+            None => self.processors.push(state),
+            Some(_) => self.processors[at] = state,
+        }
+        self.touched.insert(at);
         self.by_name.insert(name.clone(), at);
         at
     }

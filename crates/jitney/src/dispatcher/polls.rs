@@ -284,6 +284,7 @@ impl Dispatcher {
             *held -= 1;
             if *held == 0 {
                 workers.remove(worker);
+                self.touched.insert(processor);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! model that must decide the same.
 
 mod batches;
+mod forgetting;
 mod invariants;
 mod leases;
 mod model;
