@@ -1,13 +1,17 @@
-//! A real directory as [`Storage`], held by one process at a time.
+//! A real directory as [`Storage`], held by one process at a time. Of its files only so many are open at once.
+
+mod files;
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{error, fmt};
 
-use crate::storage::{File, Storage};
+pub use files::DirFile;
+use files::Files;
+
+use crate::storage::Storage;
 
 /// The file that is locked beside the directory itself, with its holder's pid in it.
 const LOCK: &str = "lock";
@@ -19,19 +23,18 @@ pub struct DirStorage(Arc<Dir>);
 #[derive(Debug)]
 struct Dir {
     path: PathBuf,
+    files: Arc<Files>,
     /// Open for its syncs; and locked as long as it is open, where that is wanted.
     dir: fs::File,
     /// Locked as long as it is open; `None` where there was nothing to lock, or it is not wanted.
     _lock: Option<fs::File>,
     /// Why the process's pid is not in it.
     pid_untold: Option<io::Error>,
-    /// Whether files may be made, changed and removed.
-    writable: bool,
 }
 
-/// A file of a [`DirStorage`].
-#[derive(Debug)]
-pub struct DirFile(fs::File);
+/// So many of its files a directory has open at once, where nobody says. A log with segments of 64 MiB and 16 GiB has
+/// as many; beyond that a read of an old record may open its file anew.
+const FILES_MAX: usize = 256;
 
 /// Why a directory cannot be used.
 #[derive(Debug)]
@@ -81,6 +84,14 @@ impl DirStorage {
     /// # Errors
     /// [`DirError`]; the directory is as it was.
     pub fn open(path: &Path) -> Result<Self, DirError> {
+        Self::open_with(path, FILES_MAX)
+    }
+
+    /// The same, with at most so many of its files open at once (at least 8), but for those that are being written.
+    ///
+    /// # Errors
+    /// As [`DirStorage::open`].
+    pub fn open_with(path: &Path, files_max: usize) -> Result<Self, DirError> {
         let failed = |at: &Path, source| DirError::Io {
             path: at.to_owned(),
             source,
@@ -130,10 +141,10 @@ impl DirStorage {
         };
         Ok(Self(Arc::new(Dir {
             path: path.to_owned(),
+            files: Arc::new(Files::new(path, true, files_max)),
             dir,
             _lock: lock,
             pid_untold,
-            writable: true,
         })))
     }
 
@@ -200,10 +211,10 @@ impl DirStorage {
     fn to_look_at(path: &Path, dir: fs::File, lock: Option<fs::File>) -> Self {
         Self(Arc::new(Dir {
             path: path.to_owned(),
+            files: Arc::new(Files::new(path, false, FILES_MAX)),
             dir,
             _lock: lock,
             pid_untold: None,
-            writable: false,
         }))
     }
 
@@ -252,53 +263,23 @@ impl Storage for DirStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<DirFile> {
-        let path = self.join(name);
-        OpenOptions::new()
-            .read(true)
-            .write(self.0.writable)
-            .open(path)
-            .map(DirFile)
+        Files::open(&self.0.files, name)
     }
 
     fn create(&self, name: &str) -> io::Result<DirFile> {
-        let path = self.join(name);
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map(DirFile)
-            .map_err(no_room)
+        Files::create(&self.0.files, name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.join(from), self.join(to))
+        self.0.files.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.join(name))
+        self.0.files.remove(name)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         self.0.dir.sync_all()
-    }
-}
-
-impl File for DirFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.metadata().map(|metadata| metadata.len())
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset).map_err(no_room)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
     }
 }
 

@@ -53,6 +53,7 @@ const BANS: &[Ban] = &[
         in_tests: false,
         except: &[
             Exception::new("crates/joblog/src/dir.rs", "it is the `Storage` of real files"),
+            Exception::new("crates/joblog/src/dir/", "and these are its files"),
             Exception::new(
                 "crates/jitney/src/config/source.rs",
                 "reading the file that a person wrote is its job",

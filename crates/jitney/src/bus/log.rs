@@ -245,7 +245,8 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
         self.start_commit(now, !ended);
         self.log.tick(now);
         self.take_progress();
-        if !self.broken && self.log.poisoned().is_some() {
+        if let Some(why) = self.log.poisoned().filter(|_| !self.broken) {
+            tracing::error!(why, "the log takes no more records");
             self.broken = true;
             self.events.push_back(Event::Broken);
         }

@@ -9,6 +9,7 @@ use joblog::recovery::{self, Report};
 
 use super::handle::Handle;
 use super::io::IoThreads;
+use super::machine;
 use crate::bus::log::LogBus;
 use crate::clock::Now;
 use crate::entropy::random_u64;
@@ -51,7 +52,7 @@ pub(super) fn open(
     handle: &Handle,
     now: Now,
 ) -> Result<DirBus, OpenError> {
-    let storage = DirStorage::open(data)?;
+    let storage = DirStorage::open_with(data, machine::log_files_max())?;
     if let Some(error) = storage.pid_untold() {
         tracing::warn!(data = %data.display(), %error, "`lock` does not say which process uses the directory; it is locked all the same");
     }

@@ -8,8 +8,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::options::BusOptions;
 use crate::limits::Limits;
 
-/// Open files that are not connections: segments, the lock, standard streams, listeners.
+/// Open files that are not connections: files of the log, the lock, standard streams, listeners.
 const FILES_RESERVED: u64 = 512;
+
+/// How many files of the log are open at once: half of those. Further segments are opened when they are read.
+const LOG_FILES_MAX: u64 = FILES_RESERVED / 2;
 
 /// The share of the disk that the log may fill, in hundredths.
 const DISK_PERCENT: u64 = 80;
@@ -30,6 +33,13 @@ pub fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise the open-file limit");
     }
+}
+
+/// How many files of the log may be open at once: a quarter of what this process may open, where that is little.
+pub(super) fn log_files_max() -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let most = files.map_or(LOG_FILES_MAX, |files| LOG_FILES_MAX.min(files / 4));
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// The limits, no wider than the machine.
