@@ -78,14 +78,18 @@ async fn work(args: WorkArgs, output: Output) -> Result<Exit, Failure> {
     // A sender that is dropped asks to stop as well.
     let run = exec::run(options, async { drop(stopped.await) });
     tokio::pin!(run);
+    let orphans = exec::orphans::reap();
+    tokio::pin!(orphans);
     tokio::select! {
         ended = &mut run => return ended.map(|()| Exit::Done).map_err(Failure::from),
         () = signals.next() => output.note("stopping: the jobs at hand are finished, the others given back"),
+        never = &mut orphans => match never {},
     }
     drop(stop);
     tokio::select! {
         ended = run => ended.map(|()| Exit::Done).map_err(Failure::from),
         () = signals.next() => exit_at_once(),
+        never = orphans => match never {},
     }
 }
 

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::line;
 use super::lines::{Line, LineReader, TooLong};
+use super::orphans;
 use super::stderr::{self, LastWords};
 use crate::client::{Batch, LeasedJob};
 use crate::job::JobId;
@@ -75,6 +76,7 @@ pub(super) struct Child {
     /// Which of the worker's children it is, from 1.
     number: usize,
     process: tokio::process::Child,
+    pid: Option<u32>,
     /// `None`: closed.
     input: Option<ChildStdin>,
     /// The child's end of standard input, where that closes before its death: what is unread can then be counted
@@ -148,7 +150,7 @@ impl Child {
             // Into a pipe Python writes its outcomes once it has 8 KiB of them; nobody may be waiting that long.
             command.env("PYTHONUNBUFFERED", "1");
         }
-        let mut process = command.spawn()?;
+        let mut process = orphans::spawn(&mut command)?;
         let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
         let output = process.stdout.take().ok_or_else(missing)?;
         let errors = process.stderr.take().ok_or_else(missing)?;
@@ -166,6 +168,7 @@ impl Child {
         Ok(Self {
             program: Arc::clone(program),
             number,
+            pid: process.id(),
             process,
             input: Some(input),
             witness,
@@ -271,6 +274,7 @@ impl Child {
                 exit = self.process.wait(), if self.exit.is_none() => {
                     // It fails only for a process that somebody else waited for.
                     self.exit = Some(exit.unwrap_or_default());
+                    orphans::waited_for(self.pid);
                     self.close_input();
                     self.force_at = None;
                     self.silent_at = Some(Instant::now() + LAST_WORDS);

@@ -9,6 +9,7 @@ mod line;
 mod lines;
 mod mend;
 mod once;
+pub(crate) mod orphans;
 mod slot;
 mod stderr;
 mod talk;

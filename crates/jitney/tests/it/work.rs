@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -88,6 +90,75 @@ fn a_hangup_that_was_ignored_at_the_start_changes_nothing() {
     worker.signal(Signal::TERM);
     let (status, log) = worker.wait();
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// A child that reads one job, leaves a process behind, and dies.
+#[cfg(target_os = "linux")]
+const LEAVES_ORPHANS: &str = "sh -c 'read -r header; read -r job; (sleep 0.02 &); exit 3'";
+
+/// Each process that a child left behind stayed a zombie where nobody else waits for it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn orphans_of_children_are_waited_for_and_the_children_keep_their_status() {
+    let subreaper = "import ctypes, os, sys\n\
+        assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n\
+        os.execv(sys.argv[1], sys.argv[1:])";
+    leave_orphans(&["python3", "-c", subreaper], |pid| pid).await;
+    let namespace = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let is_possible = Command::new(namespace[0])
+        .args(&namespace[1..])
+        .arg("true")
+        .status();
+    if is_possible.is_ok_and(|status| status.success()) {
+        leave_orphans(&namespace, |unshare| children(unshare)[0]).await;
+    } else {
+        eprintln!("no process 1: this user cannot make PID namespaces; only a subreaper was tested");
+    }
+}
+
+/// Runs a worker by this launcher; `of` finds its process by the launcher's.
+#[cfg(target_os = "linux")]
+async fn leave_orphans(launcher: &[&str], of: impl Fn(u32) -> u32) {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, url) = server(directory.path());
+    let mut worker = Command::new(launcher[0]);
+    worker
+        .args(&launcher[1..])
+        .arg(env!("CARGO_BIN_EXE_jitney"))
+        .args(["work", "orders", "--exec", LEAVES_ORPHANS, "--url", &url]);
+    let worker = ServerProcess::start(&mut worker);
+    let submit = ["submit", "orders", "{}", "--wait", "30s", "--url", &url];
+    let failed = run(directory.path(), &submit);
+    let said = text(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("`sh` exited with code 3 (worker"), "{said}");
+
+    let pid = of(worker.pid());
+    let gone = async {
+        while children(pid).into_iter().any(is_orphan) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    waited.unwrap_or_else(|_| panic!("zombies stay: {:?}", children(pid)));
+    let process = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(process, Signal::TERM).unwrap();
+    let (status, log) = worker.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
+    let lists: Vec<String> = tasks.filter_map(|task| of_task(task.ok()?)).collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace());
+    pids.map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn is_orphan(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
 }
 
 fn signal(child: &Child, signal: Signal) {
