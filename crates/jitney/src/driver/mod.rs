@@ -12,6 +12,7 @@
 //! 4. After a failed sync nothing is acknowledged any more; the loop ends.
 
 mod control;
+pub mod differs;
 mod ids;
 mod lease;
 mod many;

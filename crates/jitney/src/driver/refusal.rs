@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::differs::Differs;
 use crate::units::format_count;
 
 /// A refusal. Nothing of the call was done, except where a variant says otherwise.
@@ -57,11 +58,11 @@ pub enum Refusal {
     #[error("the lease is lost: all of its jobs are settled or leased again")]
     LeaseLost,
     /// The id was used for another job.
-    #[error("this id was used with other content")]
-    IdReused,
+    #[error("this id was used with other content{0}")]
+    IdReused(Differs),
     /// The key was used for another job.
-    #[error("this idempotency key was used with other content")]
-    IdempotencyKeyReused,
+    #[error("this idempotency key was used with other content{0}")]
+    IdempotencyKeyReused(Differs),
     /// The job's data, or a result, is too large.
     #[error("{what} is {} bytes; `max_job_bytes` is {}", format_count(*bytes), format_count(*limit))]
     JobTooLarge {
@@ -139,8 +140,8 @@ impl Refusal {
             Self::UnknownJob => "unknown_job",
             Self::UnknownLease => "unknown_lease",
             Self::LeaseLost => "lease_lost",
-            Self::IdReused => "id_reused",
-            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::IdReused(_) => "id_reused",
+            Self::IdempotencyKeyReused(_) => "idempotency_key_reused",
             Self::JobTooLarge { .. } => "job_too_large",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::TooManyChildren { .. } | Self::InvalidValue { .. } => "invalid_value",

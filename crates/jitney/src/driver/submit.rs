@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use joblog::record::Submit as SubmitRecord;
 
+use super::differs::Differs;
 use super::port::{Answer, CallId, Port, Submit, Submitted};
 use super::refusal::Refusal;
 use super::view;
@@ -90,7 +91,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     }
 
     pub(super) fn recognise(&self, submit: &Submit) -> Recognised {
-        let (id, conflict) = if let Some(id) = submit.id {
+        let (id, conflict): (_, fn(Differs) -> Refusal) = if let Some(id) = submit.id {
             (id, Refusal::IdReused)
         } else if let Some(entry) = submit.idempotency.and_then(|key| self.bus.find_key(key)) {
             (entry.id, Refusal::IdempotencyKeyReused)
@@ -104,13 +105,32 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         | Known::Unsettled { fingerprint }
         | Known::Finished { fingerprint, .. }) = known;
         let differs = fingerprint != submit.fingerprint;
+        let conflict = differs.then(|| conflict(self.differing(id, known, submit)));
         match known {
             // The first may still fail, and then binds nothing.
             Known::Submitting { ticket, .. } if self.pending.contains_key(&ticket) => {
-                Recognised::InFlight(id, ticket, differs.then_some(conflict))
+                Recognised::InFlight(id, ticket, conflict)
             }
-            _ if differs => Recognised::Conflict(conflict),
-            _ => Recognised::Known(id, known),
+            _ => match conflict {
+                Some(conflict) => Recognised::Conflict(conflict),
+                None => Recognised::Known(id, known),
+            },
+        }
+    }
+
+    /// In what a submit differs from a job that is known, as far as its content still is.
+    fn differing(&self, id: JobId, known: Known, submit: &Submit) -> Differs {
+        match known {
+            Known::Submitting { ticket, .. } => match self.pending.get(&ticket) {
+                Some(Pending::Submit(first)) => Differs::between(submit, &first.submit),
+                _ => Differs::default(),
+            },
+            Known::Unsettled { .. } | Known::Finished { readable: true, .. } => match self.bus.read(id) {
+                Ok(Some(stored)) => SubmitRecord::decode(&stored.submit)
+                    .map_or(Differs::default(), |first| Differs::from_stored(submit, &first)),
+                Ok(None) | Err(_) => Differs::default(),
+            },
+            Known::Finished { readable: false, .. } => Differs::default(),
         }
     }
 

@@ -361,13 +361,21 @@ pub(crate) fn unreadable_head(refusal: &[u8], head_bytes_max: u64) -> Option<Box
     }
 }
 
-/// A handler's error as a problem: the answer of a route whose job failed. `data` is JSON.
-pub(crate) fn job_problem(
-    status_code: u16,
-    code: &str,
-    message: &str,
-    data: Option<&[u8]>,
-) -> Response<Body> {
+/// A handler's error as a problem: the answer of a route whose job failed.
+pub(crate) struct JobProblem<'a> {
+    pub(crate) status: u16,
+    pub(crate) code: &'a str,
+    pub(crate) message: &'a str,
+    /// JSON.
+    pub(crate) data: Option<&'a [u8]>,
+    /// Why the job ended, if that was not its handler's word.
+    pub(crate) reason: Option<&'static str>,
+    /// The job was submitted, and failed, before.
+    pub(crate) replayed: bool,
+}
+
+/// The answer of a route whose job failed.
+pub(crate) fn job_problem(problem: &JobProblem<'_>) -> Response<Body> {
     let mut json = Json::default();
     json.open();
     json.key("type");
@@ -375,19 +383,27 @@ pub(crate) fn job_problem(
     json.key("title");
     json.string("The job failed");
     json.key("status");
-    json.number(u64::from(status_code));
+    json.number(u64::from(problem.status));
     json.key("code");
-    json.string(code);
+    json.string(problem.code);
     json.key("detail");
-    json.string(message);
+    json.string(problem.message);
     json.key("retry");
     json.string(Retry::No.name());
-    if let Some(data) = data {
+    if let Some(reason) = problem.reason {
+        json.key("reason");
+        json.string(reason);
+    }
+    if problem.replayed {
+        json.key("replayed");
+        json.boolean(true);
+    }
+    if let Some(data) = problem.data {
         json.key("data");
         json.raw(data);
     }
     json.close();
-    problem_response(status_code, json)
+    problem_response(problem.status, json)
 }
 
 /// `409 lease_lost` for a settle whose every outcome came too late: a problem, and the results beside it.
@@ -458,8 +474,8 @@ impl From<Refusal> for Box<Problem> {
             Refusal::UnknownJob => Problem::new(Code::UnknownJob, detail),
             Refusal::UnknownLease => Problem::new(Code::UnknownLease, detail),
             Refusal::LeaseLost => Problem::new(Code::LeaseLost, detail),
-            Refusal::IdReused => Problem::new(Code::IdReused, detail),
-            Refusal::IdempotencyKeyReused => Problem::new(Code::IdempotencyKeyReused, detail),
+            Refusal::IdReused(_) => Problem::new(Code::IdReused, detail),
+            Refusal::IdempotencyKeyReused(_) => Problem::new(Code::IdempotencyKeyReused, detail),
             Refusal::JobTooLarge { limit, .. } => Problem::new(Code::JobTooLarge, detail).limit(limit),
             Refusal::BodyTooLarge { limit, .. } => Problem::new(Code::BodyTooLarge, detail).limit(limit),
             Refusal::TooManyChildren { limit, pointer, .. } => {

@@ -7,13 +7,13 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{MethodFilter, on};
 
 use super::body::{self, Bound};
-use super::error::{Code, Problem, Result, job_problem, with_header};
+use super::error::{Code, JobProblem, Problem, Result, job_problem, with_header};
 use super::parse::job::{self, JobFields};
 use super::parse::payload;
 use super::route_table::{RESERVED, Ready, RouteTable};
 use super::{App, Connection, Segments, headers, submit, view};
 use crate::driver::port::Submitted;
-use crate::job::{JobView, Payload, Status};
+use crate::job::{JobView, Payload, Status, reason_name};
 
 /// Adds the routes to the router.
 pub(super) fn add(mut router: Router<App>, table: &RouteTable) -> Router<App> {
@@ -95,7 +95,7 @@ fn answer(route: &Ready, submitted: &Submitted) -> Result<Response<Body>> {
             None => result_expired(job),
         }
     } else {
-        failed(route, job)
+        failed(route, submitted)
     };
     let id = HeaderValue::try_from(job.id.to_string()).expect("an id is visible ASCII");
     Ok(with_header(response, headers::JITNEY_JOB_ID, id))
@@ -119,14 +119,23 @@ fn result_expired(job: &JobView) -> Response<Body> {
     Problem::new(Code::ResultExpired, detail).into_response()
 }
 
-/// The handler's error, or what jitney says in its place.
-fn failed(route: &Ready, job: &JobView) -> Response<Body> {
-    let status = route.status_of(job.status, job.reason, job.error.as_ref());
-    match &job.error {
-        Some(error) => job_problem(status, &error.code, &error.message, error.data.as_deref()),
+/// The handler's error, or what jitney says in its place. A repeat hears that it is one: nothing ran for it.
+fn failed(route: &Ready, submitted: &Submitted) -> Response<Body> {
+    let job = &submitted.job;
+    let reason = job.reason.map(reason_name);
+    let (code, message, data) = match &job.error {
+        Some(error) => (error.code.as_str(), error.message.as_str(), error.data.as_deref()),
         None => {
-            let code = job.reason.map_or(job.status.name(), crate::job::reason_name);
-            job_problem(status, code, "the job ended without an outcome", None)
+            let code = reason.unwrap_or(job.status.name());
+            (code, "the job ended without an outcome", None)
         }
-    }
+    };
+    job_problem(&JobProblem {
+        status: route.status_of(job.status, job.reason, job.error.as_ref()),
+        code,
+        message,
+        data,
+        reason,
+        replayed: submitted.replayed,
+    })
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jitney::driver::Ended;
-use jitney::driver::port::{Command, Said};
+use jitney::driver::differs::Differs;
+use jitney::driver::port::{Command, Said, Submit};
 use jitney::driver::refusal::Refusal;
-use jitney::job::{JobId, Processor, State, Status, Token};
+use jitney::job::{Group, JobId, Priority, Processor, State, Status, Token};
 
 use crate::harness::{Faulty, Harness, Restarts, Step, limits};
 use crate::node::Node;
@@ -168,8 +169,11 @@ pub(crate) fn a_pause_stays_a_pause_when_the_clock_is_set_back<H: Restarts>() {
 /// is one job, running, and ended. With other content it is refused.
 pub(crate) fn c40_the_same_submit_twice_is_one_job<H: Harness>() {
     for (named, conflict) in [
-        (with_id as fn(Job) -> Job, Refusal::IdReused),
-        (with_key, Refusal::IdempotencyKeyReused),
+        (
+            with_id as fn(Job) -> Job,
+            Refusal::IdReused(Differs::of(&["data"])),
+        ),
+        (with_key, Refusal::IdempotencyKeyReused(Differs::of(&["data"]))),
     ] {
         let mut node = Node::<H>::start();
         let id = node.submit(named(job("1")));
@@ -195,6 +199,44 @@ pub(crate) fn c40_the_same_submit_twice_is_one_job<H: Harness>() {
             conflict
         );
     }
+}
+
+/// C40: whoever clashes hears in what, as long as the first is known; and no more than is known.
+pub(crate) fn c40_a_clash_names_what_differs<H: Harness>() {
+    let mut node = Node::<H>::start();
+    let first = || {
+        let mut submit = with_id(job("1")).0;
+        submit.labels = vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())];
+        submit
+    };
+    let clash = |node: &mut Node<H>, change: &dyn Fn(&mut Submit)| {
+        let mut submit = first();
+        change(&mut submit);
+        submit.fingerprint = 7;
+        node.try_submit(Job(submit)).expect_err("other content")
+    };
+    let all = |submit: &mut Submit| {
+        submit.processor = Processor::parse("other").unwrap();
+        submit.group = Group::parse("other").unwrap();
+        submit.priority = Priority::Slow;
+        submit.key = Some("k".to_owned());
+        submit.labels.pop();
+        submit.payload.content_type = Some("text/plain".into());
+    };
+    let id = node.submit(Job(first()));
+    let differs = |names: &[&str]| Refusal::IdReused(Differs::of(names));
+    let most = ["processor", "group", "priority", "key", "labels", "content type"];
+    assert_eq!(clash(&mut node, &all), differs(&most));
+    // The order of labels is none.
+    assert_eq!(clash(&mut node, &|submit| submit.labels.reverse()), differs(&[]));
+    let batch = node.lease_one(worker("w"));
+    assert_eq!(node.settle(echo(&batch)), ["applied"]);
+    assert_eq!(
+        clash(&mut node, &|submit| submit.key = Some("k".to_owned())),
+        differs(&["key"])
+    );
+    // Its record gives way in the end, or stays as long as the name: nothing false is said.
+    assert_eq!(node.get(id).unwrap().id, id);
 }
 
 /// C40: a repeat that comes while the first is not durable yet waits for that commit.
@@ -258,8 +300,11 @@ pub(crate) fn c40_a_key_is_forgotten_when_its_time_is_over<H: Harness>() {
 /// C40: the repeat finds its first over a restart, unsettled and ended.
 pub(crate) fn c40_the_same_submit_after_a_restart_is_the_same_job<H: Restarts>() {
     for (named, conflict) in [
-        (with_id as fn(Job) -> Job, Refusal::IdReused),
-        (with_key, Refusal::IdempotencyKeyReused),
+        (
+            with_id as fn(Job) -> Job,
+            Refusal::IdReused(Differs::of(&["data"])),
+        ),
+        (with_key, Refusal::IdempotencyKeyReused(Differs::of(&["data"]))),
     ] {
         let mut node = Node::<H>::start();
         let id = node.submit(named(job("1")));
@@ -389,7 +434,8 @@ pub(crate) fn of_many_callers_at_once_only_those_with_a_place_submit<H: Harness>
         .map(|&call| node.submitted(call).map(|answer| answer.expect_err("no place")))
         .collect();
     // The third is a new job. The fourth has the first's id and other content: that is said first.
-    assert_eq!(answers, [None, None, Some(full.clone()), Some(Refusal::IdReused)]);
+    let reused = Refusal::IdReused(Differs::of(&["data"]));
+    assert_eq!(answers, [None, None, Some(full.clone()), Some(reused)]);
     assert_eq!(node.info().usage.unsettled, 2, "the refused are not stored");
     // A repeat of a first that is in flight needs a place as well.
     node.hang_up(calls[1]);

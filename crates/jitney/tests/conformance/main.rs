@@ -71,6 +71,7 @@ macro_rules! every_bus {
                 c36_a_stopping_node_takes_nothing_new_and_lets_leased_jobs_settle
                 c37_a_stopping_worker_releases_and_others_start_at_once
                 c37_when_the_grace_ends_callers_get_their_job_as_it_is
+                c40_a_clash_names_what_differs
                 c40_the_same_submit_twice_is_one_job
                 c40_a_repeat_that_meets_its_first_in_flight_shares_its_fate
                 c40_a_key_is_forgotten_when_its_time_is_over

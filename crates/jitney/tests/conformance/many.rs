@@ -1,6 +1,7 @@
 //! Many jobs in one call: each is accepted or refused on its own, whatever becomes of the others.
 
 use jitney::driver::Ended;
+use jitney::driver::differs::Differs;
 use jitney::driver::port::{Answer, Command, SubmitMany, Taken};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{JobId, Processor, State, Status};
@@ -31,14 +32,14 @@ pub(crate) fn each_of_many_is_recognised_on_its_own<H: Harness>() {
         Ok(named),
         Ok(keyed),
         Ok(again),
-        Err(Refusal::IdReused),
+        Err(Refusal::IdReused(_)),
         Ok(keyed_again),
         Err(clash),
     ] = &first[..]
     else {
         panic!("{first:?}");
     };
-    assert_eq!(clash, &Refusal::IdempotencyKeyReused);
+    assert!(matches!(clash, Refusal::IdempotencyKeyReused(_)), "{clash:?}");
     assert!(!plain.replayed && !named.replayed && !keyed.replayed);
     assert_eq!((again.replayed, again.id), (true, client_id(1)));
     assert_eq!((keyed_again.replayed, keyed_again.id), (true, keyed.id));
@@ -68,9 +69,9 @@ pub(crate) fn each_of_many_is_recognised_on_its_own<H: Harness>() {
             Ok(done),
             Ok(running),
             Ok(done),
-            Err(&Refusal::IdReused),
+            Err(&Refusal::IdReused(Differs::of(&["data"]))),
             Ok(running),
-            Err(&Refusal::IdempotencyKeyReused),
+            Err(&Refusal::IdempotencyKeyReused(Differs::of(&["data"]))),
         ]
     );
     assert_ne!(second[0].as_ref().unwrap().id, plain.id);
@@ -94,17 +95,15 @@ pub(crate) fn one_and_one_of_many_that_meet_in_flight_are_one_job<H: Harness>() 
     let entries = entries(&mut node, many);
     assert!(entries[0].as_ref().unwrap().replayed);
     assert!(!entries[1].as_ref().unwrap().replayed);
-    assert_eq!(entries[2], Err(Refusal::IdReused));
+    assert_eq!(entries[2], Err(Refusal::IdReused(Differs::of(&["data"]))));
     let second = node.submitted(second).unwrap().unwrap();
     assert!(second.replayed);
     assert_eq!(
         (second.job.id, second.job.state, second.job.submitted_at.is_some()),
         (client_id(2), State::Queued, true)
     );
-    assert_eq!(
-        node.submitted(clash).unwrap().expect_err("other content"),
-        Refusal::IdReused
-    );
+    let clash = node.submitted(clash).unwrap().expect_err("other content");
+    assert!(matches!(clash, Refusal::IdReused(_)), "{clash:?}");
     assert_eq!(ids(&node.lease_one(worker("w"))), [client_id(1), client_id(2)]);
 }
 

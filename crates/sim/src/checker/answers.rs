@@ -371,7 +371,7 @@ impl Checker {
 
     /// An order is refused.
     pub(super) fn submit_refused(&self, order: &Order, refusal: &Refusal) -> Verdict {
-        if !matches!(refusal, Refusal::IdReused | Refusal::IdempotencyKeyReused) {
+        if !matches!(refusal, Refusal::IdReused(_) | Refusal::IdempotencyKeyReused(_)) {
             return self.refusal(refusal);
         }
         let other = self

@@ -126,7 +126,7 @@ impl Bulk {
             let named = order.identity != Identity::Anonymous;
             match entries.next() {
                 Some(Ok(_) | Err(Refusal::OutcomeUnknown)) => named,
-                Some(Err(Refusal::IdReused | Refusal::IdempotencyKeyReused)) => false,
+                Some(Err(Refusal::IdReused(_) | Refusal::IdempotencyKeyReused(_))) => false,
                 Some(Err(_)) | None => true,
             }
         });

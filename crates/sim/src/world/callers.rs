@@ -221,7 +221,9 @@ impl World {
                 caller.gave_up = caller.order.identity == Identity::Anonymous;
                 true
             }
-            Answer::Refused(Refusal::IdReused | Refusal::IdempotencyKeyReused | Refusal::UnknownJob) => {
+            Answer::Refused(
+                Refusal::IdReused(_) | Refusal::IdempotencyKeyReused(_) | Refusal::UnknownJob,
+            ) => {
                 caller.gave_up = caller.job.is_none();
                 false
             }

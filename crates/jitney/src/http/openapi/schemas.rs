@@ -443,6 +443,17 @@ fn job_problem() -> Value {
     properties.insert("code".to_owned(), text("What the handler called the error."));
     properties.retain(|name, _| PROBLEM_REQUIRED.contains(&name.as_str()));
     properties.insert("data".to_owned(), anything("What the handler added."));
+    properties.insert(
+        "reason".to_owned(),
+        one_of(
+            &reasons(),
+            "Why the job ended, where there is a reason beside the error.",
+        ),
+    );
+    properties.insert(
+        "replayed".to_owned(),
+        boolean("The job was submitted, and failed, before, under the same idempotency key: nothing ran for this request."),
+    );
     answer(
         "The error that the job of a route ended with.",
         PROBLEM_REQUIRED,

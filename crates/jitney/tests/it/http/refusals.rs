@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use jitney::driver::differs::Differs;
 use jitney::driver::port::{Answer, Command};
 use jitney::driver::refusal::Refusal;
 use jitney::limits::Limits;
@@ -579,9 +580,13 @@ async fn what_the_driver_refuses_has_its_code_limit_and_retry() {
             (503, "outcome_unknown", "only_with_idempotency_key"),
             None,
         ),
-        (Refusal::IdReused, (422, "id_reused", "no"), None),
         (
-            Refusal::IdempotencyKeyReused,
+            Refusal::IdReused(Differs::default()),
+            (422, "id_reused", "no"),
+            None,
+        ),
+        (
+            Refusal::IdempotencyKeyReused(Differs::default()),
             (422, "idempotency_key_reused", "no"),
             None,
         ),

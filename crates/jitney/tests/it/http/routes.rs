@@ -122,12 +122,37 @@ async fn an_error_is_a_problem_with_the_status_of_the_route() {
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         let (got, problem) = super::json(response).await;
         assert_eq!(got, expected);
-        assert_eq!(
-            problem,
-            json!({"type": "/docs/errors#job_failed", "title": "The job failed", "status": expected,
-                "code": code, "detail": "it did not work", "retry": "no", "data": {"why": 1}})
-        );
+        let mut whole = json!({"type": "/docs/errors#job_failed", "title": "The job failed", "status": expected,
+            "code": code, "detail": "it did not work", "retry": "no", "data": {"why": 1}});
+        if let Some(reason) = reason {
+            whole["reason"] = jitney::job::reason_name(reason).into();
+        }
+        assert_eq!(problem, whole);
     }
+}
+
+/// A caller that sent its key again took the failure of the day before for a new one.
+#[tokio::test]
+async fn a_replayed_failure_says_that_it_is_one() {
+    let edge = edge(|submit| {
+        let reason = Some(Reason::Exhausted);
+        match ended(submit, Status::ProcessedError, reason, Some(("declined", "null"))) {
+            Answer::Submitted(mut submitted) => {
+                submitted.replayed = true;
+                Answer::Submitted(submitted)
+            }
+            other => other,
+        }
+    })
+    .await;
+    let request = edge.post(PATH).header("idempotency-key", "k").body(ORDER);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["idempotency-replayed"], "true");
+    let (_, problem) = super::json(response).await;
+    assert_eq!(
+        (&problem["replayed"], &problem["reason"]),
+        (&json!(true), &json!("exhausted"))
+    );
 }
 
 #[tokio::test]
