@@ -351,10 +351,9 @@ fn outcome_error(limits: &Limits) -> Value {
             ),
             (
                 "retry_after",
-                or_null(
-                    json!({"type": "string", "pattern": "^(0+|0*[0-9]{1,10}(ms|s|m|h|d))$",
-            "description": "Not before this long; with `retryable` only."}),
-                ),
+                json!({"type": ["string", "number", "null"], "pattern": "^(0+|0*[0-9]{1,10}(ms|s|m|h|d))$",
+                    "minimum": 0, "maximum": 9_999_999_999_u64,
+                    "description": "Not before this long, a duration or seconds; with `retryable` only."}),
             ),
         ]),
     );

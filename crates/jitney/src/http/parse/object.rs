@@ -14,6 +14,9 @@ use crate::driver::refusal::Refusal;
 use crate::http::error::{Code, Problem};
 use crate::units::{format_count, parse_duration, parse_size};
 
+/// The longest pause that is a number, seconds.
+const PAUSE_SECONDS_MAX: f64 = 9_999_999_999.0;
+
 /// More fields than any object of the contract has; the rest is not even collected.
 const FIELDS_MAX: usize = 64;
 
@@ -253,6 +256,25 @@ impl<'a, 'p> Object<'a, 'p> {
         parse_duration(&text)
             .map(Some)
             .map_err(|error| At::Field(&self.at, name).invalid(format!("`{name}`: {error}")))
+    }
+
+    /// A pause: a duration with its unit, or a number of seconds, as `Retry-After` has it.
+    pub(crate) fn pause(&self, name: &str) -> Result<Option<Duration>> {
+        let Some(raw) = self.get(name) else {
+            return Ok(None);
+        };
+        if kind(raw) == "a string" {
+            return self.duration(name);
+        }
+        let seconds: Option<f64> = serde_json::from_str(raw.get()).ok();
+        match seconds.filter(|seconds| (0.0..=PAUSE_SECONDS_MAX).contains(seconds)) {
+            Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
+            None => Err(self.wrong(
+                name,
+                raw,
+                "must be a number of seconds from 0 to 9,999,999,999, or a string with a unit, like `\"2s\"`",
+            )),
+        }
     }
 
     /// A size: a number of bytes, or a string with a unit.

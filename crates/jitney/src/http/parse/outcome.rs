@@ -183,7 +183,7 @@ impl Reader<'_> {
     fn error(&self, raw: &RawValue, at: At<'_>) -> Result<Said> {
         let object = object::object(raw, at, ERROR_FIELDS, &[])?;
         let retryable = object.boolean("retryable")?.unwrap_or(false);
-        let retry_after = object.duration("retry_after")?;
+        let retry_after = object.pause("retry_after")?;
         if retry_after.is_some() && !retryable {
             return Err(At::Field(&at, "retry_after").invalid("`retry_after` goes with `retryable` only"));
         }
@@ -329,6 +329,39 @@ mod tests {
                     prop_assert!(payload.content_type.is_some() || is_json(&payload.bytes));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_pause_is_seconds_or_a_duration() {
+        let said = |pause: &str| {
+            let text = SETTLE.replace("\"2s\"", pause);
+            let Some(SettleBody::Outcomes { outcomes, .. }) = read(&Bytes::from(text)) else {
+                panic!("refused");
+            };
+            outcomes.into_iter().nth(1).unwrap().said
+        };
+        for (pause, millis) in [
+            ("\"2s\"", Some(2_000)),
+            ("2", Some(2_000)),
+            ("2.0", Some(2_000)),
+            ("0.25", Some(250)),
+            ("1e1", Some(10_000)),
+            ("0", None),
+            ("null", None),
+        ] {
+            let Ok(Said::Error { retry_after, .. }) = said(pause) else {
+                panic!("{pause}");
+            };
+            assert_eq!(retry_after, millis.map(Duration::from_millis), "{pause}");
+        }
+        for pause in ["-1", "1e300", "\"2\"", "\"soon\"", "true", "[2]"] {
+            let refusal = said(pause).unwrap_err();
+            let Refusal::InvalidValue { detail, pointer } = refusal else {
+                panic!("{pause}: {refusal:?}");
+            };
+            assert_eq!(pointer, "/outcomes/1/error/retry_after");
+            assert!(detail.contains("`retry_after`"), "{pause}: {detail}");
         }
     }
 
