@@ -141,7 +141,8 @@ impl<S: Storage> Log<S> {
 
     /// Whether a frame of so many bytes goes into another segment.
     pub(super) fn needs_switch(&self, bytes: u64) -> bool {
-        let full = self.tail.offset + bytes + RESERVE_BYTES > self.options.segment_bytes;
+        let capacity = self.options.segment_bytes.min(self.spares.longest());
+        let full = self.tail.offset + bytes + RESERVE_BYTES > capacity;
         self.tail.sealed || self.tail.exhausted || full
     }
 

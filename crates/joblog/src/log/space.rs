@@ -91,8 +91,17 @@ impl<F> Spares<F> {
         self.ready.push(spare);
     }
 
+    /// The length of the longest spare: the next start copies the hot segment into one, and may find no room beside it.
+    pub(super) fn longest(&self) -> u64 {
+        self.ready
+            .iter()
+            .map(|spare| spare.bytes)
+            .max()
+            .unwrap_or(u64::MAX)
+    }
+
     /// What the spares take.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.ready.iter().map(|spare| spare.bytes).sum()
     }
 

@@ -14,7 +14,7 @@ use crate::log::{Identity, Options, RandomSource, Segment, Segments, Spare, Spar
 use crate::segment::{FRAMES_AT, HEADER, Header, Stream, cut_name, filling_name, segment_name, spare_name};
 use crate::storage::{File, Storage};
 
-/// So much of the very first segment is pre-written: enough for the time until the first spares are ready,
+/// So much of the very first segment, and of the first spare, is pre-written: enough for the time until the first spares are ready,
 /// little enough that nobody waits for it.
 const FIRST_BYTES: u64 = 4 << 20;
 
@@ -48,6 +48,7 @@ pub(super) fn begin<S: Storage>(
     let cut = keep_cut(storage, &survey, ending)?;
     end_cold(&mut survey, cold)?;
     let last = survey.chain.pop();
+    let is_first = last.is_none();
     let number = survey.last_number + 1;
     let header = Header {
         stream: Stream::Hot,
@@ -72,7 +73,11 @@ pub(super) fn begin<S: Storage>(
             file: last.file,
         });
     }
-    let spares = keep_spares(storage, options, &mut survey)?;
+    let mut spares = keep_spares(storage, options, &mut survey)?;
+    if is_first && options.spares > 0 && spares.bytes() == 0 {
+        let number = spares.name_next();
+        spares.put(first_spare(storage, options, number)?);
+    }
     let slot = u32::try_from(survey.chain.len()).expect("segments are counted in 32 bits");
     let begun = Found { name, file, header };
     let segments = list(survey.chain.into_iter().chain([begun]).chain(survey.cold))?;
@@ -223,6 +228,8 @@ fn take_file<S: Storage>(
     options: &Options,
     survey: &mut Survey<S::File>,
 ) -> Result<Leftover<S::File>, OpenError> {
+    // The longest: the copy of the last segment may find no other room.
+    survey.spares.sort_by_key(|spare| spare.file.len().unwrap_or(0));
     if let Some(file) = survey.spares.pop().or_else(|| survey.leftovers.pop()) {
         return Ok(file);
     }
@@ -239,6 +246,23 @@ fn take_file<S: Storage>(
             file: Arc::new(file),
         }),
     }
+}
+
+/// The spare of a directory that is new, before the first job: were the disk full a moment later, the next start would
+/// find no room.
+fn first_spare<S: Storage>(storage: &S, options: &Options, number: u64) -> Result<Spare<S::File>, OpenError> {
+    let (filling, name) = (filling_name(number), spare_name(number));
+    let failed = |error| OpenError::io(&filling, error);
+    let file = storage.create(&filling).map_err(failed)?;
+    let bytes = FIRST_BYTES.min(options.segment_bytes);
+    fill(&file, bytes).map_err(failed)?;
+    storage.rename(&filling, &name).map_err(failed)?;
+    storage.sync_dir().map_err(failed)?;
+    Ok(Spare {
+        name,
+        file: Arc::new(file),
+        bytes,
+    })
 }
 
 /// Gives every file that is free a spare's name: a replaced segment must not be read again once the

@@ -351,14 +351,33 @@ fn a_stop_that_finds_no_room_for_its_end_frame_ends_too_and_loses_nothing() {
 #[test]
 fn a_spare_that_is_being_made_holds_up_no_stop() {
     let mut log = TestLog::new();
+    let files = log.disk.list().unwrap();
     let chore = log.log.next_chore().expect("spares are wanted");
     log.log.close();
     while log.commit() {}
     assert_eq!(log.progress(), [Progress::Closed]);
     assert!(log.log.next_chore().is_none());
     assert_eq!(chore.run().unwrap_err().kind(), io::ErrorKind::Interrupted);
-    assert_eq!(log.disk.list().unwrap(), ["segment-0000000000000001"]);
+    assert_eq!(log.disk.list().unwrap(), files, "nothing of it is left");
     log.log
         .chore_done(Err(io::ErrorKind::Interrupted.into()), log.now);
     assert!(log.log.poisoned().is_none());
+}
+
+/// The disk was full before the first spare was made, and then the power went: no start found room any more.
+#[test]
+fn a_disk_that_is_full_from_the_first_moment_on_prevents_no_start() {
+    let mut log = TestLog::new();
+    log.disk.set_capacity(Some(log.disk.used()));
+    for number in 1..=3 {
+        log.submit(number, b"x").unwrap();
+        log.commit();
+    }
+    log.settle_down();
+    for seed in 0..3 {
+        log = log.reopen(log.disk.crash(seed)).unwrap();
+        log.settle_down();
+    }
+    log.disk.set_capacity(None);
+    assert_eq!(log.recovered_jobs(), [1, 2, 3]);
 }
