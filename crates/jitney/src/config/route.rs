@@ -365,7 +365,10 @@ fn read_schema(path: &Path, place: Option<Place>) -> Result<Json, Complaint> {
             width: 1,
         };
         let full = error.to_string();
-        let said = full.split(" at line ").next().unwrap_or_default();
+        let said = match text.starts_with('\u{feff}') {
+            true => "it begins with a byte-order mark; write it as UTF-8 without one",
+            false => full.split(" at line ").next().unwrap_or_default(),
+        };
         Complaint::new(format!("the schema is not JSON: {said}"), Place::File(place))
     })?;
     let named = path.display();

@@ -370,6 +370,8 @@ fn a_schema_that_cannot_be_used_is_named_with_its_place() {
         ]
         .join("\n\n")
     );
+    let marked = said("marked.json", Some("\u{feff}{}"));
+    assert!(marked.contains("begins with a byte-order mark"), "{marked}");
 }
 
 #[test]

@@ -67,17 +67,36 @@ pub(crate) fn check_wait(wait: Duration, wait_max: Duration, pointer: &str) -> R
     Ok(Some(wait).filter(|wait| *wait > Duration::ZERO))
 }
 
-/// `wait` of RFC 7240, whole seconds. A preference that cannot be read is no preference.
+/// `wait` of RFC 7240, whole seconds. Preferences stand between commas; what follows a semicolon is a parameter of one,
+/// and of none that is known. Of two the first counts; a preference that cannot be read is no preference.
 fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get_all(PREFER)
-        .iter()
+    let values = headers.get_all(PREFER).iter();
+    let seconds = values
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split([',', ';']))
-        .filter_map(|preference| preference.split_once('='))
-        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
-        .find_map(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
-        .map(Duration::from_secs)
+        .flat_map(|value| unquoted(value, b','))
+        .find_map(|preference| {
+            let preference = unquoted(preference, b';').next()?;
+            let (name, seconds) = preference.split_once('=').unwrap_or((preference, ""));
+            name.trim().eq_ignore_ascii_case("wait").then_some(seconds.trim())
+        })?;
+    let bare = seconds.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let digits = bare.unwrap_or(seconds);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok().map(Duration::from_secs))?
+}
+
+/// What stands between separators, but for those in quotes.
+fn unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |letter: char| {
+        let plain = !std::mem::take(&mut escaped);
+        match letter {
+            '"' if plain => quoted = !quoted,
+            '\\' if plain && quoted => escaped = true,
+            _ => {}
+        }
+        !quoted && letter == char::from(separator)
+    })
 }
 
 /// Fails if the body came under a transfer coding but `chunked`: hyper undoes that one alone, and what a program on the
@@ -205,7 +224,7 @@ pub(crate) fn check_json_type(headers: &HeaderMap) -> Result<()> {
         .trim();
     let detail = match payload::declared(content_type) {
         Declared::Nothing | Declared::Json | Declared::OwnJson => return Ok(()),
-        Declared::Form if !essence.eq_ignore_ascii_case("multipart/form-data") => return Ok(()),
+        Declared::Form if !payload::is_multipart(content_type) => return Ok(()),
         Declared::Other
             if NDJSON_TYPES
                 .iter()
@@ -213,7 +232,12 @@ pub(crate) fn check_json_type(headers: &HeaderMap) -> Result<()> {
         {
             format!("`{essence}` is for many jobs at `/v1/jobs`; send application/json here")
         }
-        Declared::Form | Declared::Other => {
+        Declared::Form => {
+            "the body came as `multipart/form-data` (`curl -F`, or a form with files), of which jitney reads \
+             no parts; send the JSON itself as application/json (curl: `--data-binary @FILE`)"
+                .to_owned()
+        }
+        Declared::Other => {
             format!("`{essence}` is not JSON; send application/json, or no content type")
         }
     };
@@ -268,6 +292,20 @@ mod tests {
             ("Wait = 7", Some(7)),
             ("wait=soon", None),
             ("respond-async", None),
+            // A duration is none of RFC 7240's, nor a sign.
+            ("wait=10s", None),
+            ("wait=+5", None),
+            ("wait", None),
+            ("wait=", None),
+            // Parameters of other preferences are theirs.
+            ("foo; wait=5", None),
+            ("foo; wait=5, wait=6", Some(6)),
+            ("wait=7; foo=1; bar", Some(7)),
+            ("foo=\"a, wait=5\", wait=8", Some(8)),
+            ("foo=\"\\\", wait=5\"", None),
+            // Of two the first counts.
+            ("wait=3, wait=4", Some(3)),
+            ("wait=soon, wait=4", None),
         ] {
             assert_eq!(
                 preferred_wait(&headers(&[("prefer", prefer)])),

@@ -388,6 +388,7 @@ async fn not_found(request: Request) -> Response<Body> {
     let path = parse::shown(path);
     let detail = match later {
         true => format!("`{path}` is not in {VERSION}"),
+        false if path == "/" => format!("nothing is at `/`; `{DOCS_PATH}` describes the API"),
         false => format!("nothing is at `{path}`"),
     };
     refuse_unread(request, Problem::new(Code::NotFound, detail))

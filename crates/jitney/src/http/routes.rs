@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::{MethodFilter, on};
 
@@ -45,7 +46,10 @@ async fn serve(
     let bytes = body::read(&app, &parts, body, Bound::data(app.limits())).await?;
     let payload = match &route.schema {
         Some(schema) => {
-            schema.check(&app.shared.checks, &bytes).await?;
+            schema
+                .check(&app.shared.checks, &bytes)
+                .await
+                .map_err(|problem| in_parts(problem, &parts))?;
             Payload {
                 content_type: None,
                 bytes,
@@ -67,6 +71,17 @@ async fn serve(
         true => submit::replayed(response),
         false => response,
     })
+}
+
+/// Says of a body that is no JSON that it came in parts, if it did.
+fn in_parts(mut problem: Box<Problem>, parts: &Parts) -> Box<Problem> {
+    let content_type = payload::content_type(&parts.headers).ok().flatten();
+    if problem.code == Code::MalformedJson && payload::is_multipart(content_type) {
+        problem
+            .detail
+            .push_str("; it came as `multipart/form-data` (`curl -F`): send the JSON itself");
+    }
+    problem
 }
 
 fn route_labels(route: &Ready, values: Vec<String>) -> Result<Vec<(String, String)>> {

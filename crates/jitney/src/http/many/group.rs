@@ -36,6 +36,8 @@ pub(super) struct Envelopes {
     group_jobs_max: usize,
     /// Jobs wait for places to wait in, rather than be refused.
     patient: bool,
+    /// Nothing was read yet.
+    first: bool,
     shared: Shared,
 }
 
@@ -74,6 +76,7 @@ impl Envelopes {
             job_bytes_max,
             group_jobs_max: GROUP_JOBS_MAX,
             patient: false,
+            first: true,
             shared: Shared::default(),
         }
     }
@@ -119,8 +122,17 @@ impl Envelopes {
                 return group.add(0, Err(problem));
             }
         };
-        let read = object::whole("the line", &bytes, ONE_OF_MANY_FIELDS, LATER_FIELDS)
+        let first = std::mem::take(&mut self.first);
+        let mut read = object::whole("the line", &bytes, ONE_OF_MANY_FIELDS, LATER_FIELDS)
             .and_then(|object| Ok(self.submit(&object, &bytes)?));
+        if let Err(problem) = &mut read
+            && first
+            && bytes.trim_ascii_start().starts_with(b"[")
+        {
+            problem
+                .detail
+                .push_str("; is the body an array? It is taken as application/json");
+        }
         group.add(bytes.len(), read);
     }
 

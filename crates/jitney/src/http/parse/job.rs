@@ -143,19 +143,26 @@ pub(crate) fn submit(fields: JobFields, name: Name<'_>) -> Submit {
 /// Reads a request's body as an envelope.
 pub(crate) fn envelope(body: &[u8]) -> crate::http::error::Result<Object<'_, 'static>> {
     object::body(body, ONE_OF_MANY_FIELDS, LATER_FIELDS).map_err(|mut problem| {
-        if problem.code == Code::MalformedJson && begins_with_a_line(body) {
-            problem
-                .detail
-                .push_str("; many jobs, one a line, need `Content-Type: application/x-ndjson`");
+        if problem.code == Code::MalformedJson && holds_several(body) {
+            problem.detail.push_str(
+                "; many jobs, one a line, need `Content-Type: application/x-ndjson` (curl: `--data-binary @FILE`, as `-d` \
+                 takes the ends of the lines away, and `-H 'content-type: application/x-ndjson'`)",
+            );
         }
         problem
     })
 }
 
-/// Whether the first line is JSON by itself, and more follows.
-fn begins_with_a_line(body: &[u8]) -> bool {
+/// Whether the first line is JSON by itself, and more follows; or there is one object after the other.
+fn holds_several(body: &[u8]) -> bool {
     let mut lines = body.trim_ascii().splitn(2, |byte| *byte == b'\n');
-    lines.next().is_some_and(payload::is_json) && lines.next().is_some()
+    let by_line = lines.next().is_some_and(payload::is_json) && lines.next().is_some();
+    by_line || {
+        let mut values = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
+        let first = values.next().is_some_and(|first| first.is_ok());
+        let rest = body.get(values.byte_offset()..).unwrap_or_default();
+        first && rest.trim_ascii_start().starts_with(b"{")
+    }
 }
 
 /// Reads an envelope that is the only one of its request. `body` is what `object` was read from.

@@ -347,10 +347,27 @@ fn not_an_object(what: &str, bytes: &[u8], error: &serde_json::Error) -> Box<Pro
     }
 }
 
+/// What some editors put before a text.
+fn byte_order_mark(bytes: &[u8]) -> Option<&'static str> {
+    [
+        (&b"\xef\xbb\xbf"[..], "UTF-8"),
+        (b"\xff\xfe", "UTF-16"),
+        (b"\xfe\xff", "UTF-16"),
+    ]
+    .iter()
+    .find_map(|(mark, name)| bytes.starts_with(mark).then_some(*name))
+}
+
 /// The bytes, of which `what` says what they are, are not JSON.
 pub(crate) fn malformed(what: &str, bytes: &[u8], error: &serde_json::Error) -> Box<Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Problem::new(Code::MalformedJson, format!("{what} is empty; it must be JSON"));
+    }
+    if let Some(mark) = byte_order_mark(bytes) {
+        let detail = format!(
+            "{what} begins with a byte-order mark ({mark}), which no JSON has; write it as UTF-8 without one"
+        );
+        return Problem::new(Code::MalformedJson, detail);
     }
     Problem::new(Code::MalformedJson, format!("{what} is not JSON: {error}"))
 }

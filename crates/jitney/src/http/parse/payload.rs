@@ -51,6 +51,12 @@ pub(crate) fn declared(content_type: Option<&str>) -> Declared {
     }
 }
 
+/// Whether the body came in parts.
+pub(crate) fn is_multipart(content_type: Option<&str>) -> bool {
+    let essence = content_type.and_then(|text| text.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("multipart/form-data"))
+}
+
 /// A body as a job's data.
 pub(crate) fn data(content_type: Option<&str>, bytes: Bytes) -> Result<Payload> {
     let content_type = match declared(content_type) {

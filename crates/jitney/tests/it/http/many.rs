@@ -122,6 +122,34 @@ async fn lines_are_answered_in_their_order_and_bad_ones_named() {
     }
 }
 
+/// Whoever sent an array as lines, or lines from an editor that marks them, was told where a parser stopped.
+#[tokio::test]
+async fn lines_that_are_something_else_hear_what_they_look_like() {
+    let (edge, _calls) = recording().await;
+    let send = |body: &'static str| {
+        let request = edge
+            .post("/v1/jobs")
+            .header("content-type", "application/x-ndjson");
+        lines(request.body(body))
+    };
+    let said = |entry: &Value| entry["error"]["detail"].as_str().unwrap().to_owned();
+    let question = "; is the body an array? It is taken as application/json";
+    for body in [
+        "[\n{\"processor\":\"p\"},\n{\"processor\":\"p\"}]\n",
+        "[{\"processor\":\"p\"}]\n[1]",
+    ] {
+        let entries = send(body).await;
+        assert!(said(&entries[0]).ends_with(question), "{entries:?}");
+        assert!(!said(entries.last().unwrap()).contains("array?"), "{entries:?}");
+    }
+    let entries = send("\u{feff}{\"processor\":\"p\"}\n{\"processor\":\"p\"}\n").await;
+    assert!(
+        said(&entries[0]).contains("begins with a byte-order mark"),
+        "{entries:?}"
+    );
+    assert_eq!(entries[1], queued(1));
+}
+
 #[tokio::test]
 async fn an_array_is_answered_with_counts_and_entries() {
     let (edge, _calls) = recording().await;

@@ -50,7 +50,20 @@ async fn json_that_is_none_is_malformed() {
         (" \n", "the body is empty; it must be JSON"),
         (
             "{\"processor\":\"p\"}\n{\"processor\":\"p\"}\n",
-            "the body is not JSON: trailing characters at line 2 column 1; many jobs, one a line, need `Content-Type: application/x-ndjson`",
+            "the body is not JSON: trailing characters at line 2 column 1; many jobs, one a line, need \
+             `Content-Type: application/x-ndjson` (curl: `--data-binary @FILE`, as `-d` takes the ends of the lines away, \
+             and `-H 'content-type: application/x-ndjson'`)",
+        ),
+        // What `curl -d @FILE` makes of it.
+        (
+            "{\"processor\":\"p\"}{\"processor\":\"p\"}",
+            "the body is not JSON: trailing characters at line 1 column 18; many jobs, one a line, need \
+             `Content-Type: application/x-ndjson` (curl: `--data-binary @FILE`, as `-d` takes the ends of the lines away, \
+             and `-H 'content-type: application/x-ndjson'`)",
+        ),
+        (
+            "\u{feff}{\"processor\":\"p\"}",
+            "the body begins with a byte-order mark (UTF-8), which no JSON has; write it as UTF-8 without one",
         ),
     ] {
         let request = edge.post("/v1/jobs").body(body);
@@ -379,6 +392,15 @@ async fn a_type_that_is_not_json_is_refused_where_json_is_read() {
             "`text/plain` is not JSON; send application/json, or no content type"
         );
     }
+    let parts = edge
+        .post("/v1/jobs")
+        .header("content-type", "multipart/form-data; boundary=x")
+        .body("--x--");
+    let problem = refused(parts, 415, "unsupported_media_type", "no").await;
+    assert!(
+        problem["detail"].as_str().unwrap().contains("`curl -F`"),
+        "{problem}"
+    );
     let request = edge
         .post("/v1/processors/p/lease")
         .header("content-type", "application/x-ndjson")
@@ -415,6 +437,7 @@ async fn paths_and_methods_that_are_not_there_say_so() {
     let edge = edge().await;
     let history = format!("/v1/jobs/{ID_TEXT}/history");
     for (path, detail) in [
+        ("/", "nothing is at `/`; `/docs` describes the API".to_owned()),
         ("/nothing", "nothing is at `/nothing`".to_owned()),
         ("/v1/jobs/", "nothing is at `/v1/jobs/`".to_owned()),
         ("/v1/dead", "`/v1/dead` is not in jitney 0.1".to_owned()),

@@ -197,6 +197,15 @@ async fn a_body_that_does_not_fit_hears_every_violation_and_is_not_submitted() {
         problem["violations"],
         json!([{"pointer": "", "detail": "\"price\" is a required property"}])
     );
+    let parts = edge
+        .post(PATH)
+        .header("content-type", "multipart/form-data; boundary=x")
+        .body("--x--");
+    let problem = refused(parts, 400, "malformed_json", "no").await;
+    assert!(
+        problem["detail"].as_str().unwrap().contains("`curl -F`"),
+        "{problem}"
+    );
     for body in ["price=3", ""] {
         refused(edge.post(PATH).body(body), 400, "malformed_json", "no").await;
     }
