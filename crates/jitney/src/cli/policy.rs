@@ -17,7 +17,7 @@ use crate::job::Priority;
 pub(super) enum PolicyCommand {
     /// Show the policy in force, and where each value comes from.
     Show(ShowArgs),
-    /// Set values, durably and at once. The server's configuration file wins over them.
+    /// Set values, durably and at once. What the configuration file names in the same table cannot be set.
     Set(SetArgs),
     /// Take away what was set: these keys, or all of the table.
     Unset(UnsetArgs),
@@ -76,13 +76,29 @@ impl Scope {
             priority: self.priority,
         }
     }
+
+    /// The heading of the table that is set.
+    fn table(&self, processor: &str) -> String {
+        match (&self.group, self.priority) {
+            (Some(group), _) => format!("[processor.{processor}.group.{group}]"),
+            (None, Some(priority)) => format!("[processor.{processor}.priority.{}]", priority.name()),
+            (None, None) => format!("[processor.{processor}]"),
+        }
+    }
 }
 
 /// The part of the answer that is shown.
 #[derive(Deserialize)]
 struct Answer {
+    processor: String,
+    #[serde(default)]
+    group: Option<String>,
+    priority: String,
     policy: Map<String, Value>,
     origin: Map<String, Value>,
+    /// By table and key; servers before it had none.
+    #[serde(default)]
+    configured: Map<String, Value>,
     warnings: Vec<String>,
 }
 
@@ -94,8 +110,13 @@ pub(super) async fn run(command: PolicyCommand, output: Output) -> Result<Exit, 
         }
         PolicyCommand::Set(args) => {
             let values: Map<String, Value> = args.values.into_iter().collect();
-            let values = Value::Object(values).to_string();
             let client = args.scope.server.client()?;
+            let now = client.policy(&args.processor, &args.scope.of()).await?;
+            let table = args.scope.table(&args.processor);
+            if let Some(failure) = kept_by_the_file(&parse(&now)?, &table, values.keys()) {
+                return Err(failure);
+            }
+            let values = Value::Object(values).to_string();
             client
                 .set_policy(&args.processor, &args.scope.of(), &values)
                 .await?
@@ -116,28 +137,78 @@ pub(super) async fn run(command: PolicyCommand, output: Output) -> Result<Exit, 
     show(&policy, output)
 }
 
+fn parse(policy: &Policy) -> Result<Answer, Failure> {
+    serde_json::from_str(policy.json()).map_err(|error| {
+        Failure::new(
+            Exit::Unreachable,
+            format!("the answer is not one of jitney's: {error}"),
+        )
+    })
+}
+
+/// The failure to set what the configuration file names in the same table: it would be kept and change nothing.
+fn kept_by_the_file<'a>(
+    now: &Answer,
+    table: &str,
+    keys: impl Iterator<Item = &'a String>,
+) -> Option<Failure> {
+    let configured = now.configured.get(table)?;
+    let named: Vec<_> = keys
+        .filter_map(|key| {
+            let said = configured.get(key)?;
+            Some(format!(
+                "`{key}` is {} in {}",
+                text(&said["value"]),
+                file_of(said)
+            ))
+        })
+        .collect();
+    if named.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "nothing was set: {}, {table}, and the configuration file wins",
+        named.join(", ")
+    );
+    Some(Failure::new(Exit::JobFailed, message).hint("edit it, then send the server a SIGHUP"))
+}
+
+/// The file and the line of a value that the configuration has.
+fn file_of(value: &Value) -> String {
+    match (value["file"].as_str(), value["line"].as_u64()) {
+        (Some(file), Some(line)) => format!("{file}:{line}"),
+        _ => "the configuration".to_owned(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 fn show(policy: &Policy, output: Output) -> Result<Exit, Failure> {
     if output.json {
         output.line(policy.json());
         return Ok(Exit::Done);
     }
-    let answer: Answer = serde_json::from_str(policy.json()).map_err(|error| {
-        Failure::new(
-            Exit::Unreachable,
-            format!("the answer is not one of jitney's: {error}"),
-        )
-    })?;
+    let answer = parse(policy)?;
+    // The lane too: without --priority it is one of three.
+    output.line(&match &answer.group {
+        Some(group) => format!(
+            "[processor.{}.group.{group}] {}",
+            answer.processor, answer.priority
+        ),
+        None => format!("[processor.{}] {}", answer.processor, answer.priority),
+    });
     let row = |(key, value): (&String, &Value)| {
         let origin = &answer.origin[key];
         let from = match (origin["from"].as_str(), origin["table"].as_str()) {
-            (Some("config"), Some(table)) => format!("configuration, {table}"),
+            (Some("config"), Some(table)) => format!("{}, {table}", file_of(origin)),
             (Some("api"), Some(table)) => format!("set, {table}"),
             _ => "default".to_owned(),
         };
         let value = match value {
-            Value::String(text) => text.clone(),
             Value::Null => "as the server".to_owned(),
-            other => other.to_string(),
+            other => text(other),
         };
         vec![key.clone(), value, from]
     };

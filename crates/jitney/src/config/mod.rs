@@ -21,6 +21,7 @@ pub use report::{Complaint, ConfigError, Place, Written};
 pub use server::{LogFormat, LogLevel, LogOptions};
 pub use show::{Shown, show};
 
+use crate::policy::{FileLine, Places};
 use crate::server::options::Options;
 use report::Complaints;
 use server::Server;
@@ -165,13 +166,30 @@ fn build(source: Option<&Source>, sources: &Sources, complaints: &mut Complaints
     server::check(&server, complaints);
     route::check(&routes, server.draft.wait_max(), complaints);
     let routes = routes.into_iter().map(|written| written.route).collect();
+    let written = complaints.take_written();
+    policies.places = places(&written);
     let (options, log) = server.draft.into_options(policies, routes);
     Config {
         options,
         log,
         file: None,
-        written: complaints.take_written(),
+        written,
     }
+}
+
+/// Where each key of a policy stands.
+fn places(written: &[Written]) -> Places {
+    let in_file = |written: &Written| match &written.place {
+        Place::File(place) if written.title.starts_with("[processor.") => {
+            let at = FileLine {
+                path: place.path.clone(),
+                line: place.line,
+            };
+            Some((written.title.clone(), written.key.clone(), at))
+        }
+        _ => None,
+    };
+    Places::new(written.iter().filter_map(in_file))
 }
 
 fn read_file(

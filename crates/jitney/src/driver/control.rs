@@ -321,6 +321,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         PolicyView {
             keys: policies.explain(&processor, group.as_ref(), priority),
             set: live.map(|(table, patch)| (table, patch.clone())).collect(),
+            configured: policies.configured(&processor),
             warnings: policies.shadowed(&processor),
             processor,
             group,

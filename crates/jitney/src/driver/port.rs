@@ -15,7 +15,7 @@ use crate::driver::refusal::Refusal;
 use crate::job::{
     Group, IdempotencyKey, JobError, JobId, JobView, Payload, Priority, Processor, State, Status, Token,
 };
-use crate::policy::{Explained, PolicyBook, PolicyPatch, Table};
+use crate::policy::{Configured, Explained, PolicyBook, PolicyPatch, Table};
 
 /// Names a call; its maker never uses one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -449,6 +449,8 @@ pub struct PolicyView {
     pub keys: Vec<Explained>,
     /// What is set over the API, in every table of the processor, in force or not.
     pub set: Vec<(Table, PolicyPatch)>,
+    /// What the configuration says in every table of the processor, in force or not.
+    pub configured: Vec<Configured>,
     /// What of it is not in force, and why, in words.
     pub warnings: Vec<String>,
 }

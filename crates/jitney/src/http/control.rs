@@ -17,7 +17,7 @@ use super::settle::whole_problem;
 use super::{App, Segment, Segments, headers, submit, view};
 use crate::driver::port::{Answer, Command, LanePaused, PolicyView, SetPolicy};
 use crate::job::{Group, Priority};
-use crate::policy::{KEYS, LATER_KEYS, Origin, PolicyPatch, Shown, Table};
+use crate::policy::{FileLine, KEYS, LATER_KEYS, Origin, PolicyPatch, Shown, Table};
 use crate::written::Value;
 
 /// Which table of a processor is meant.
@@ -278,9 +278,11 @@ fn shown(view: &PolicyView) -> Json {
             json.key("table");
             json.string(&table.heading(&view.processor).to_string());
         }
+        place(&mut json, explained.at.as_ref());
         json.close();
     }
     json.close();
+    configured(&mut json, view);
     json.key("set");
     json.open();
     for (table, patch) in &view.set {
@@ -303,6 +305,36 @@ fn shown(view: &PolicyView) -> Json {
     json.close_list();
     json.close();
     json
+}
+
+/// What the configuration says, by table and key.
+fn configured(json: &mut Json, view: &PolicyView) {
+    json.key("configured");
+    json.open();
+    // The keys of one table stand together.
+    for keys in view.configured.chunk_by(|one, next| one.table == next.table) {
+        json.name(&keys[0].table.heading(&view.processor).to_string());
+        json.open();
+        for configured in keys {
+            json.key(configured.key);
+            json.open();
+            json.key("value");
+            value(json, Some(&configured.value));
+            place(json, configured.at.as_ref());
+            json.close();
+        }
+        json.close();
+    }
+    json.close();
+}
+
+fn place(json: &mut Json, at: Option<&FileLine>) {
+    if let Some(FileLine { path, line }) = at {
+        json.key("file");
+        json.string(&path.display().to_string());
+        json.key("line");
+        json.number(u64::try_from(*line).unwrap_or(u64::MAX));
+    }
 }
 
 fn value(json: &mut Json, value: Option<&Shown>) {

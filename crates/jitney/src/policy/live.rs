@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Contradiction, Policy, PolicyBook, PolicyPatch, ProcessorPolicy, Shown};
+use super::{Contradiction, FileLine, Policy, PolicyBook, PolicyPatch, ProcessorPolicy, Shown};
 use crate::job::{Group, Priority, Processor};
 
 /// One table of a processor.
@@ -41,6 +41,21 @@ pub struct Explained {
     pub value: Option<Shown>,
     /// Who gave it.
     pub origin: Origin,
+    /// Where it stands, if it is in a file.
+    pub at: Option<FileLine>,
+}
+
+/// A key's value as the configuration has it, in force or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// In this table.
+    pub table: Table,
+    /// The key.
+    pub key: &'static str,
+    /// Its value.
+    pub value: Shown,
+    /// Where it stands, if it is in a file.
+    pub at: Option<FileLine>,
 }
 
 /// All policies, with where they come from.
@@ -155,6 +170,26 @@ impl Policies {
         live.into_iter().flat_map(ProcessorPolicy::tables)
     }
 
+    /// Every key of the processor's own tables that the configuration has.
+    #[must_use]
+    pub fn configured(&self, processor: &Processor) -> Vec<Configured> {
+        let tables = self.configured.processors.get(processor).into_iter();
+        let tables = tables.flat_map(ProcessorPolicy::tables);
+        tables
+            .flat_map(|(table, patch)| {
+                let said = patch.values().into_iter();
+                said.filter_map(|(key, value)| Some((key, value?)))
+                    .map(move |(key, value)| Configured {
+                        at: self.written_at(processor, &table, key),
+                        table: table.clone(),
+                        key,
+                        value,
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     /// This is what is set over the API for a table from now on.
     pub fn set(&mut self, processor: &Processor, table: Table, patch: PolicyPatch) {
         let live = self.live.processors.entry(processor.clone()).or_default();
@@ -221,8 +256,10 @@ impl Policies {
             };
             for ((key, live), (_, file)) in live.values().into_iter().zip(file.values()) {
                 if let (Some(live), Some(file)) = (live, file) {
+                    let at = self.written_at(processor, &table, key);
+                    let at = at.map_or_else(String::new, |at| format!(" ({at})"));
                     shadowed.push(format!(
-                        "`{key}` of {} was set to {live} over the API; the configuration file says {file}, and wins",
+                        "`{key}` of {} was set to {live} over the API; the configuration file says {file}{at}, and wins",
                         table.heading(processor)
                     ));
                 }
@@ -255,12 +292,25 @@ impl Policies {
                 }
             })
         };
-        let explained = policy.values().into_iter().map(|(key, value)| Explained {
-            key,
-            value,
-            origin: origin(key).unwrap_or(Origin::Default),
+        let explained = policy.values().into_iter().map(|(key, value)| {
+            let origin = origin(key).unwrap_or(Origin::Default);
+            let at = match &origin {
+                Origin::Config(table) => self.written_at(processor, table, key),
+                Origin::Default | Origin::Api(_) => None,
+            };
+            Explained {
+                key,
+                value,
+                origin,
+                at,
+            }
         });
         explained.collect()
+    }
+
+    fn written_at(&self, processor: &Processor, table: &Table, key: &str) -> Option<FileLine> {
+        let heading = table.heading(processor).to_string();
+        self.configured.places.of(&heading, key).cloned()
     }
 
     fn merge(&mut self) {

@@ -9,13 +9,16 @@ mod keys;
 mod live;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::Contradiction;
 pub(crate) use check::{isolated, together};
 pub use keys::Shown;
 pub(crate) use keys::{KEYS, LATER_KEYS};
-pub use live::{Explained, Origin, Policies, Table};
+pub use live::{Configured, Explained, Origin, Policies, Table};
 
 use crate::job::{Group, Priority, Processor};
 
@@ -129,11 +132,53 @@ pub struct ProcessorPolicy {
 pub struct PolicyBook {
     /// By processor; one that is absent has the defaults.
     pub processors: BTreeMap<Processor, ProcessorPolicy>,
+    /// Where it is written, as far as it is in a file.
+    pub places: Places,
+}
+
+/// Where the keys of a policy stand in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// By the heading of the table, and the key. A book is copied with every change, and this is not.
+    places: Arc<BTreeMap<(String, String), FileLine>>,
+}
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileLine {
+    /// The file, as the server was told of it.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
 }
 
 impl Default for LaneShare {
     fn default() -> Self {
         Self { above: Some(15) }
+    }
+}
+
+impl Places {
+    /// Those of a file: the heading of the table, the key, and the line.
+    #[must_use]
+    pub fn new(written: impl IntoIterator<Item = (String, String, FileLine)>) -> Self {
+        let places = written.into_iter();
+        let places = places.map(|(heading, key, at)| ((heading, key), at));
+        Self {
+            places: Arc::new(places.collect()),
+        }
+    }
+
+    /// Where a key of the table with this heading stands; `None` if nobody wrote it into a file.
+    #[must_use]
+    pub fn of(&self, heading: &str, key: &str) -> Option<&FileLine> {
+        self.places.get(&(heading.to_owned(), key.to_owned()))
+    }
+}
+
+impl fmt::Display for FileLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.line)
     }
 }
 

@@ -210,6 +210,7 @@ pub(crate) fn policy(base: PolicyPatch) -> PolicyBook {
     };
     PolicyBook {
         processors: [(orders(), written)].into(),
+        ..PolicyBook::default()
     }
 }
 

@@ -238,7 +238,7 @@ async fn the_configuration_file_wins_and_says_so() {
     assert_eq!(
         set["warnings"],
         json!([
-            "`max_jobs` of [processor.orders] was set to 3 over the API; the configuration file says 4, and wins"
+            "`max_jobs` of [processor.orders] was set to 3 over the API; the configuration file says 4 (jitney.toml:2), and wins"
         ])
     );
     // What contradicts the file is refused, with its words.
@@ -405,6 +405,58 @@ fn lanes_and_policies_are_controlled_from_the_command_line() {
     assert_eq!(wrong.status.code(), Some(2));
     let error = String::from_utf8(wrong.stderr).unwrap();
     assert!(error.contains("did you mean `max_jobs`?"), "{error}");
+}
+
+/// It ended with 0, kept the values, and changed nothing.
+#[test]
+fn what_the_file_names_cannot_be_set_and_the_place_is_named() {
+    let file = "[processor.orders]\nmax_jobs = 3\nlease = '7s'\n[processor.orders.priority.SLOW]\nmax_delay = '1s'\n";
+    let reloaded = Reloaded::start(file);
+    let set = |arguments: &[&str]| {
+        let arguments = [&["policy", "set", "orders"], arguments, &["--url", &reloaded.url]].concat();
+        let output = jitney(reloaded.directory.path(), &arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let refused = "error: nothing was set: `max_jobs` is 3 in jitney.toml:2, [processor.orders], and the configuration \
+                   file wins\n  hint: edit it, then send the server a SIGHUP\n";
+    assert_eq!(
+        set(&["max_jobs=10", "backoff=1s"]),
+        (Some(1), String::new(), refused.to_owned())
+    );
+    let (code, _, error) = set(&["max_delay=2s", "--priority", "SLOW"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("`max_delay` is 1s in jitney.toml:5, [processor.orders.priority.SLOW]"),
+        "{error}"
+    );
+    let show = |arguments: &[&str]| {
+        let arguments = [&["policy", "show", "orders"], arguments].concat();
+        said(reloaded.directory.path(), &reloaded.url, &arguments)
+    };
+    let shown = show(&[]);
+    assert!(shown.starts_with("[processor.orders] NORMAL\n"), "{shown}");
+    let row = |shown: &str, key: &str| -> Option<String> {
+        let line = shown.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(
+        row(&shown, "max_jobs").unwrap(),
+        "max_jobs 3 jitney.toml:2, [processor.orders]"
+    );
+    assert_eq!(row(&shown, "backoff ").unwrap(), "backoff 200ms default");
+    // A table that does not name the key takes it.
+    let (code, shown, error) = set(&["max_jobs=10", "--priority", "SLOW"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(shown.starts_with("[processor.orders] SLOW\n"), "{shown}");
+    let (code, ..) = set(&["max_jobs=10", "--group", "order"]);
+    assert_eq!(code, Some(0));
+    let shown = show(&["--group", "order", "--priority", "SLOW"]);
+    assert!(
+        shown.starts_with("[processor.orders.group.order] SLOW\n"),
+        "{shown}"
+    );
+    reloaded.stop();
 }
 
 /// A server with a configuration file, for hangups.

@@ -178,6 +178,7 @@ async fn realtime_is_served_while_every_other_slot_is_busy() {
         },
         policies: PolicyBook {
             processors: [(Processor::parse("orders").unwrap(), reserve)].into(),
+            ..PolicyBook::default()
         },
         ..Options::default()
     })

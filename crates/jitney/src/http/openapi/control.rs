@@ -65,6 +65,7 @@ pub(super) fn schemas() -> Map<String, Value> {
                     "priority",
                     "policy",
                     "origin",
+                    "configured",
                     "set",
                     "warnings",
                 ],
@@ -77,6 +78,13 @@ pub(super) fn schemas() -> Map<String, Value> {
                         "origin",
                         json!({"type": "object", "additionalProperties": origin(),
                             "description": "Who gave each value."}),
+                    ),
+                    (
+                        "configured",
+                        json!({"type": "object",
+                            "additionalProperties": {"type": "object", "additionalProperties": configured()},
+                            "description": "What the configuration says for the processor, by table and key, in \
+                                force or not."}),
                     ),
                     (
                         "set",
@@ -104,9 +112,31 @@ fn origin() -> Value {
                 one_of(&["default", "config", "api"], "Who gave the value."),
             ),
             ("table", table),
+            ("file", text(FILE)),
+            ("line", count(LINE)),
         ]),
     )
 }
+
+/// A value of the configuration, and where it stands.
+fn configured() -> Value {
+    answer(
+        "A value of the configuration.",
+        &["value"],
+        fields([
+            (
+                "value",
+                json!({"type": ["integer", "boolean", "string"], "description": "The value."}),
+            ),
+            ("file", text(FILE)),
+            ("line", count(LINE)),
+        ]),
+    )
+}
+
+const FILE: &str = "The file in which it stands, as the server was told of it; if it stands in one.";
+
+const LINE: &str = "The line in that file.";
 
 fn values() -> Map<String, Value> {
     let of = |minimum: u64, maximum: u64, what: &str| {

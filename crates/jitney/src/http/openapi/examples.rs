@@ -153,11 +153,13 @@ pub(super) fn lane_paused(paused: bool) -> Value {
 pub(super) fn policy() -> Value {
     json!({"processor": "payments", "group": null, "priority": "NORMAL",
         "policy": {"max_jobs": 20, "lease": "5s", "result_ttl": null},
-        "origin": {"max_jobs": {"from": "config", "table": "[processor.payments]"},
+        "origin": {
+            "max_jobs": {"from": "config", "table": "[processor.payments]", "file": "jitney.toml", "line": 6},
             "lease": {"from": "api", "table": "[processor.payments]"}, "result_ttl": {"from": "default"}},
+        "configured": {"[processor.payments]": {"max_jobs": {"value": 20, "file": "jitney.toml", "line": 6}}},
         "set": {"[processor.payments]": {"lease": "5s", "max_jobs": 32}},
-        "warnings": ["`max_jobs` of [processor.payments] was set to 32 over the API; the configuration file says 20, \
-            and wins"]})
+        "warnings": ["`max_jobs` of [processor.payments] was set to 32 over the API; the configuration file says 20 \
+            (jitney.toml:6), and wins"]})
 }
 
 /// What a route answers where its job failed.
