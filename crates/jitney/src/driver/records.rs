@@ -1,5 +1,7 @@
 //! Records of what was decided: outcomes with their children, and returns.
 
+use std::cell::OnceCell;
+
 use joblog::record::{ErrorFields, Outcome, Return, Submit as SubmitRecord};
 
 use super::port::{Child, JobOutcome, Said, SettleBody};
@@ -15,6 +17,44 @@ pub(super) struct Report<'a> {
     pub body: Option<&'a SettleBody>,
     /// The job's own outcome in it.
     pub outcome: Option<&'a JobOutcome>,
+    /// What is said where a worker said nothing.
+    pub silence: &'a Silence<'a>,
+}
+
+/// The messages of errors that no worker sent, with who should have: made once for all jobs of a lease, and only if
+/// one needs it.
+pub(super) struct Silence<'a> {
+    decisions: &'a Decisions,
+    missing: OnceCell<String>,
+    vanished: OnceCell<String>,
+}
+
+impl<'a> Silence<'a> {
+    pub(super) const fn new(decisions: &'a Decisions) -> Self {
+        Self {
+            decisions,
+            missing: OnceCell::new(),
+            vanished: OnceCell::new(),
+        }
+    }
+
+    fn missing(&self) -> &str {
+        self.missing
+            .get_or_init(|| self.of("the worker ended its batch without an outcome for this job"))
+    }
+
+    fn vanished(&self) -> &str {
+        self.vanished
+            .get_or_init(|| self.of("the worker vanished: its lease ended without an outcome"))
+    }
+
+    fn of(&self, what: &str) -> String {
+        let Decisions { token, worker, .. } = self.decisions;
+        match worker.is_empty() {
+            true => format!("{what} (batch `{token}`)"),
+            false => format!("{what} (worker `{worker}`, batch `{token}`)"),
+        }
+    }
 }
 
 impl<'a> Report<'a> {
@@ -24,10 +64,7 @@ impl<'a> Report<'a> {
 
     /// The jobs that this outcome submits.
     pub(super) fn children(self) -> &'a [Child] {
-        match self.said() {
-            Some(Said::Ok { children, .. }) => children,
-            _ => &[],
-        }
+        children_of(self.outcome)
     }
 
     /// The error of a try: what the handler said, or what is said in its place.
@@ -45,15 +82,17 @@ impl<'a> Report<'a> {
             );
         }
         match cause {
-            Some(Cause::MissingOutcome) => plain(
-                "missing_outcome",
-                "the worker ended its batch without an outcome for this job",
-            ),
-            _ => plain(
-                "crashed",
-                "the worker vanished: its lease ended without an outcome",
-            ),
+            Some(Cause::MissingOutcome) => plain("missing_outcome", self.silence.missing()),
+            _ => plain("crashed", self.silence.vanished()),
         }
+    }
+}
+
+/// The jobs that an outcome submits.
+pub(super) fn children_of(outcome: Option<&JobOutcome>) -> &[Child] {
+    match outcome.map(|outcome| &outcome.said) {
+        Some(Ok(Said::Ok { children, .. })) => children,
+        _ => &[],
     }
 }
 

@@ -7,7 +7,7 @@ use super::ids::child_id;
 use super::port::{
     Answer, CallId, Child, JobOutcome, Port, Said, Settle, SettleAnswer, SettleBody, SettleIs, SettleResult,
 };
-use super::records::{self, Birth, Report};
+use super::records::{self, Birth, Report, Silence, children_of};
 use super::refusal::Refusal;
 use super::submit::Repeat;
 use super::{Driver, Pending, view};
@@ -323,10 +323,15 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         ids: &ChildIds,
     ) -> Result<Ticket, Refusal> {
         let now = self.now.wall;
+        let silence = Silence::new(decisions);
         let mut made = Vec::with_capacity(decisions.jobs.len());
         let mut processors = Vec::new();
         for (index, (decision, ids)) in decisions.jobs.iter().zip(ids).enumerate() {
-            let report = report_at(body, index, decision.job);
+            let report = Report {
+                body,
+                outcome: outcome_at(body, index, decision.job),
+                silence: &silence,
+            };
             match decision.change {
                 Some(Change::Finish(finish)) => {
                     made.push(records::outcome(decisions, decision.job, finish, report, now));
@@ -360,7 +365,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let mut made = HashSet::new();
         let of = |(index, decision): (usize, &Decision)| match decision.change {
             Some(Change::Finish(finish)) if finish.end == End::Ok => {
-                let children = report_at(body, index, decision.job).children();
+                let children = children_of(outcome_at(body, index, decision.job));
                 let sequence = self.dispatcher.sequence(decision.job).unwrap_or_default();
                 let first_free = |index| {
                     let mut ids = (0..).map(|taken| child_id(decision.job, sequence, index, taken));
@@ -465,11 +470,8 @@ fn nth(body: &SettleBody, index: usize, id: JobId) -> Option<&JobOutcome> {
     }
 }
 
-fn report_at(body: Option<&SettleBody>, index: usize, job: JobId) -> Report<'_> {
-    Report {
-        body,
-        outcome: body.and_then(|body| nth(body, index, job)),
-    }
+fn outcome_at(body: Option<&SettleBody>, index: usize, job: JobId) -> Option<&JobOutcome> {
+    body.and_then(|body| nth(body, index, job))
 }
 
 fn has_duplicate(answer: &SettleAnswer) -> bool {

@@ -363,6 +363,18 @@ impl Child {
         );
     }
 
+    /// Logs that it has said nothing of its batch for long.
+    pub(super) fn silent(&self, batch: &str, open_jobs: usize, other_lines: u64) {
+        warn!(
+            worker = self.program.worker,
+            child = self.number,
+            batch,
+            open_jobs,
+            other_lines,
+            "no outcome from the child for 30 s: does it flush its output after each line?"
+        );
+    }
+
     /// Logs that an error is sent otherwise than the child wrote it.
     pub(super) fn mended(&self, batch: &str, job: Option<JobId>, wrong: Option<String>) {
         if let Some(wrong) = wrong {

@@ -10,6 +10,7 @@ mod lines;
 mod mend;
 mod once;
 pub(crate) mod orphans;
+mod silence;
 mod slot;
 mod stderr;
 mod talk;

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::child::{Child, Next};
 use super::line::{self, Said};
 use super::lines::Line;
+use super::silence::Silence;
 use crate::job::JobId;
 use crate::worker::engine::Running;
 use crate::worker::settle::Ending;
@@ -20,6 +21,7 @@ pub(super) struct Talk<'a> {
     open: HashSet<JobId>,
     /// The line that comes first was begun before the batch.
     leftover: bool,
+    silence: Silence,
 }
 
 /// How a talk ended.
@@ -39,6 +41,7 @@ impl<'a> Talk<'a> {
         Self {
             open: order.iter().copied().collect(),
             leftover: child.is_mid_line(),
+            silence: Silence::begin(),
             child,
             running,
         }
@@ -73,6 +76,10 @@ impl<'a> Talk<'a> {
                     aborting = true;
                     self.child.terminate();
                 }
+                other_lines = self.silence.lasts() => {
+                    let batch = &self.running.batch.batch;
+                    self.child.silent(batch, self.open.len(), other_lines);
+                }
                 () = lost.all_lost(), if !given_up => {
                     // It ran longer than a batch may, or the server was away for longer than the lease: what
                     // the child still does is of no use, and it may hang.
@@ -95,10 +102,12 @@ impl<'a> Talk<'a> {
             self.child.protocol_error(line, &"the line is too long");
             return None;
         }
+        self.silence.other_line();
         let batch = &self.running.batch.batch;
         match line::read(&line.bytes) {
             Ok(Said::Nothing) => {}
             Ok(Said::Outcome(outcome, mended)) if self.open.remove(&outcome.id) => {
+                self.silence.broken();
                 self.child.mended(batch, Some(outcome.id), mended);
                 self.running.outbox.push(outcome).await;
             }

@@ -1,6 +1,7 @@
 //! Real children against a scripted jitney.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
@@ -289,6 +290,119 @@ async fn a_child_that_closes_its_output_has_died() {
     let jitney = ScriptedJitney::giving(vec![batch(1..=1)]).await;
     let heard = heard(&jitney, command, |heard| heard.ended("l0")).await;
     assert_eq!(failed(&heard, "l0")["crashed"], true);
+}
+
+/// What this thread logs while it is held.
+struct Log {
+    kept: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    fn keep() -> Self {
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = Arc::clone(&kept);
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || Writer(Arc::clone(&writer)))
+            .finish();
+        Self {
+            kept,
+            _guard: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// The event with this message.
+    fn event(&self, message: &str) -> Option<Value> {
+        let text = String::from_utf8(self.kept.lock().unwrap().clone()).unwrap();
+        let events = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.into_iter().find(|event| event["message"] == message)
+    }
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_death_has_the_last_words_under_their_batch() {
+    let log = Log::keep();
+    let command = python("sys.stdin.readline(); print('no such row', file=sys.stderr); sys.exit(4)");
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1)]).await;
+    heard(&jitney, command, |heard| heard.ended("l0")).await;
+    let line = log.event("stderr").unwrap();
+    assert_eq!(
+        (&line["line"], &line["batch"]),
+        (&json!("no such row"), &json!("b0"))
+    );
+    let death = log.event("child died").unwrap();
+    assert_eq!(
+        (&death["stderr"], &death["batch"]),
+        (&json!("no such row"), &json!("b0"))
+    );
+    assert_eq!(death["how"], "`python3` exited with code 4");
+}
+
+#[tokio::test]
+async fn a_child_that_keeps_its_outcomes_to_itself_is_named() {
+    let log = Log::keep();
+    // One line that is no outcome comes out; the outcome does not.
+    let command = python(
+        "
+lines = [json.loads(sys.stdin.readline()) for _ in range(2)]
+say('working')
+sys.stdin.read()
+",
+    );
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1)]).await;
+    let stop = async {
+        while log.event("protocol error").is_none() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        tokio::time::resume();
+        let message = "no outcome from the child for 30 s: does it flush its output after each line?";
+        while log.event(message).is_none() {
+            tokio::task::yield_now().await;
+        }
+        let warned = log.event(message).unwrap();
+        assert_eq!(
+            (&warned["level"], &warned["batch"]),
+            (&json!("WARN"), &json!("b0"))
+        );
+        assert_eq!(
+            (&warned["open_jobs"], &warned["other_lines"]),
+            (&json!(1), &json!(1))
+        );
+    };
+    run(options(&jitney, command), stop).await.unwrap();
+}
+
+#[tokio::test]
+async fn python_is_told_not_to_keep_its_lines() {
+    let jitney = ScriptedJitney::giving(vec![batch(1..=1)]).await;
+    let command = python(
+        "
+lines = [json.loads(sys.stdin.readline()) for _ in range(2)]
+print(json.dumps({'id': lines[1]['id'], 'ok': os.environ['PYTHONUNBUFFERED']}))
+sys.stdin.read()
+",
+    );
+    let heard = heard(&jitney, command, |heard| heard.outcomes().len() == 1).await;
+    assert!(!outcome(&heard, 1)["ok"].as_str().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -304,6 +304,30 @@ while True:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_left_out_says_of_which_worker_and_batch() {
+    let stand = Stand::start(
+        python(
+            "
+for line in sys.stdin:
+    it = json.loads(line)
+    if 'jobs' in it: say({'batch': it['batch'], 'done': True})
+",
+        ),
+        1,
+    )
+    .await;
+    let job = stand.order(json!(1)).await;
+    let error = job.error.as_ref().unwrap();
+    assert_eq!(
+        (job.reason, &*error.code),
+        (Some(Reason::Exhausted), "missing_outcome")
+    );
+    let said = "the worker ended its batch without an outcome for this job (worker `w-1`, batch `";
+    assert!(error.message.starts_with(said), "{}", error.message);
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_finishes_the_order_at_hand_and_gives_the_others_back() {
     let mut stand = Stand::without_worker().await;
     let mut ids = Vec::new();

@@ -102,6 +102,7 @@ fn every_line_of_server_worker_and_child_is_an_object_and_none_has_a_payload() {
         (&said["worker"], &said["line"]),
         (&"w-7".into(), &"hello from the script".into())
     );
+    assert_eq!(said["batch"], message(&worker, "batch begins")["batch"]);
     let server = objects(&server_log);
     assert_eq!(message(&server, "ready")["level"], "INFO");
     assert_eq!(message(&server, "stopped")["level"], "INFO");
