@@ -1,6 +1,7 @@
 //! Child jobs: no id of theirs is another job's, and who meets one in flight hears what became of it.
 
 use jitney::driver::child_id;
+use jitney::driver::differs::Differs;
 use jitney::driver::port::{Command, SettleIs};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{JobId, Priority, Token};
@@ -109,7 +110,10 @@ pub(crate) fn a_childs_id_that_is_taken_is_made_anew_after_a_restart<H: Restarts
 /// A submit whose id is that of a child whose commit is under way waits for that commit, and hears that the id is
 /// taken, or that there was no room.
 pub(crate) fn a_submit_that_meets_a_child_in_flight_is_answered<H: Faulty>() {
-    for (room, wanted) in [(true, Refusal::IdReused), (false, Refusal::DiskFull)] {
+    for (room, wanted) in [
+        (true, Refusal::IdReused(Differs::default())),
+        (false, Refusal::DiskFull),
+    ] {
         let mut node = Node::<H>::start();
         let id = node.submit(parent("1"));
         let token = lease_parent(&mut node, id);
