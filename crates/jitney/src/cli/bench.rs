@@ -102,7 +102,7 @@ impl From<Scenario> for bench::Scenario {
 }
 
 pub(super) fn run(args: BenchArgs, output: Output) -> Result<Exit, Failure> {
-    init_log(LogLevel::Warn)?;
+    init_log(LogLevel::Warn, None)?;
     let scenario = args.scenario.into();
     let options = options(args)?;
     let runtime = runtime()?;

@@ -72,10 +72,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(problem) => Self::refused(&problem),
-            Error::Unreachable { ref source, .. } => {
-                Self::new(Exit::Unreachable, format!("{error}: {}", root(&**source)))
-                    .hint("is it running? `jitney serve` starts one; --url or JITNEY_URL says where it is")
-            }
+            Error::Unreachable { .. } => Self::new(Exit::Unreachable, error.told())
+                .hint("is it running? `jitney serve` starts one; --url or JITNEY_URL says where it is"),
             Error::TimedOut { id, .. } => Self::new(Exit::TimedOut, error.to_string())
                 .hint(format!("look again with `jitney job get {id} --wait 30s`")),
             Error::Accepted { id, .. } => Self::new(Exit::Unreachable, error.to_string()).hint(format!(
@@ -108,13 +106,4 @@ impl From<UnitError> for Failure {
     fn from(error: UnitError) -> Self {
         Self::usage(error.to_string())
     }
-}
-
-/// The error at the bottom: what the operating system said.
-fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }

@@ -94,7 +94,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
     };
-    let output = Output { json: cli.json };
+    let output = Output {
+        json: cli.json,
+        json_log: cli.command.logs_json(),
+    };
     // A command leaves nothing behind that another one could find broken.
     let exit = match catch_unwind(AssertUnwindSafe(|| run(cli.command, output))) {
         Ok(Ok(exit)) => exit,
@@ -118,7 +121,8 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let failure = later.unwrap_or_else(|| usage::failure(error));
-    Output { json }.failure(&failure);
+    let output = Output { json, json_log: json };
+    output.failure(&failure);
     failure.exit.into()
 }
 
@@ -144,12 +148,31 @@ fn run(command: Command, output: Output) -> Result<Exit, Failure> {
 /// Runs a command that speaks to a server: it logs only what somebody must look at, unless `JITNEY_LOG`
 /// asks for more.
 fn client(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    init_log(LogLevel::Warn)?;
+    init_log(LogLevel::Warn, None)?;
     block_on(command)
 }
 
-/// Starts the log at the level and in the form that the environment says.
-fn init_log(default: LogLevel) -> Result<(), Failure> {
+impl Command {
+    /// Whether a program reads the log of this command.
+    fn logs_json(&self) -> bool {
+        match self {
+            Self::Serve(args) => args.logs_json(),
+            Self::Work(args) => args.logs_json(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the log is JSON, where `said` is what the arguments say.
+fn is_json(said: Option<&str>) -> bool {
+    match said {
+        Some(said) => said == "json",
+        None => std::env::var("JITNEY_LOG_FORMAT").as_deref() == Ok("json"),
+    }
+}
+
+/// Starts the log at the level that the environment says, and in the form that it or the arguments say.
+fn init_log(default: LogLevel, form: Option<&str>) -> Result<(), Failure> {
     let level = match std::env::var("JITNEY_LOG") {
         Err(_) => default,
         Ok(name) => LogLevel::parse(&name).ok_or_else(|| {
@@ -157,15 +180,14 @@ fn init_log(default: LogLevel) -> Result<(), Failure> {
                 .hint("one of error, warn, info, debug, trace")
         })?,
     };
-    let json = match std::env::var("JITNEY_LOG_FORMAT").as_deref() {
-        Err(_) | Ok("text") => false,
-        Ok("json") => true,
-        Ok(name) => {
-            let message = format!("JITNEY_LOG_FORMAT is `{name}`, which is neither `text` nor `json`");
-            return Err(Failure::usage(message));
-        }
-    };
-    telemetry::init(tracing_level(level), json);
+    if form.is_none()
+        && let Ok(name) = std::env::var("JITNEY_LOG_FORMAT")
+        && !matches!(&*name, "text" | "json")
+    {
+        let message = format!("JITNEY_LOG_FORMAT is `{name}`, which is neither `text` nor `json`");
+        return Err(Failure::usage(message));
+    }
+    telemetry::init(tracing_level(level), is_json(form));
     Ok(())
 }
 

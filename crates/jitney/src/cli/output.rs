@@ -15,6 +15,8 @@ use super::failure::Failure;
 pub(crate) struct Output {
     /// Whether data is JSON, for programs.
     pub(crate) json: bool,
+    /// Whether the log is, so that a failure on standard error is too.
+    pub(crate) json_log: bool,
 }
 
 impl Output {
@@ -66,6 +68,14 @@ impl Output {
         drop(writeln!(io::stderr().lock(), "{text}"));
     }
 
+    /// Something to know that is no data, and stands in a log that is for programs.
+    pub(crate) fn say(self, text: &str) {
+        match self.json_log {
+            true => tracing::info!("{text}"),
+            false => self.note(text),
+        }
+    }
+
     /// Asks a person; only `yes` is one. `None` where there is none to ask.
     pub(crate) fn confirm(self, question: &str) -> Option<bool> {
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
@@ -105,7 +115,7 @@ impl Output {
 
     /// A failure, on standard error: text, or one JSON object.
     pub(crate) fn failure(self, failure: &Failure) {
-        let text = if self.json {
+        let text = if self.json || self.json_log {
             let problem = failure
                 .problem
                 .as_deref()

@@ -32,6 +32,13 @@ pub(super) struct ServeArgs {
     ready_file: Option<PathBuf>,
 }
 
+impl ServeArgs {
+    /// Whether the arguments or the environment say that standard error is for programs.
+    pub(super) fn logs_json(&self) -> bool {
+        self.flags.logs_json()
+    }
+}
+
 pub(super) fn run(args: ServeArgs, output: Output) -> Result<Exit, Failure> {
     let sources = args.flags.sources();
     let config = config::load(&sources)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::is_json;
 use crate::config::{Flag, Sources};
 
 /// Flags over the configuration.
@@ -30,6 +31,11 @@ pub(super) struct ServerFlags {
 }
 
 impl ServerFlags {
+    /// Whether the arguments or the environment say that the log is JSON.
+    pub(super) fn logs_json(&self) -> bool {
+        is_json(self.log_format.as_deref())
+    }
+
     /// The configuration of this process.
     pub(super) fn sources(&self) -> Sources {
         let no_auth = self.no_auth.then(|| "true".to_owned());

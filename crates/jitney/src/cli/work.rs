@@ -11,7 +11,7 @@ use super::output::Output;
 use super::server_url::ServerUrl;
 use super::signals::{Signals, exit_at_once};
 use super::submit::priority_parser;
-use super::{block_on, init_log};
+use super::{block_on, init_log, is_json};
 use crate::config::LogLevel;
 use crate::exec::{self, ExecOptions};
 use crate::job::Priority;
@@ -49,19 +49,28 @@ pub(super) struct WorkArgs {
     /// that all of it is done.
     #[arg(long)]
     once: bool,
+    /// Form of the log on standard error, with json of all that is written there. Default text, or JITNEY_LOG_FORMAT.
+    #[arg(long, value_name = "FORM", value_parser = ["text", "json"])]
+    log_format: Option<String>,
     #[command(flatten)]
     server: ServerUrl,
 }
 
+impl WorkArgs {
+    /// Whether standard error is for programs.
+    pub(super) fn logs_json(&self) -> bool {
+        is_json(self.log_format.as_deref())
+    }
+}
+
 pub(super) fn run(args: WorkArgs, output: Output) -> Result<Exit, Failure> {
-    init_log(LogLevel::Info)?;
+    init_log(LogLevel::Info, args.log_format.as_deref())?;
     block_on(work(args, output))
 }
 
 async fn work(args: WorkArgs, output: Output) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
-    let command = exec::words(&args.exec)
-        .ok_or_else(|| Failure::usage(format!("`{}` has an open quote", args.exec)))?;
+    let command = command(&args.exec)?;
     let options = ExecOptions {
         client: args.server.patient_client()?,
         processor: args.processor,
@@ -82,7 +91,7 @@ async fn work(args: WorkArgs, output: Output) -> Result<Exit, Failure> {
     tokio::pin!(orphans);
     tokio::select! {
         ended = &mut run => return ended.map(|()| Exit::Done).map_err(Failure::from),
-        () = signals.next() => output.note("stopping: the jobs at hand are finished, the others given back"),
+        () = signals.next() => output.say("stopping: the jobs at hand are finished, the others given back"),
         never = &mut orphans => match never {},
     }
     drop(stop);
@@ -93,13 +102,32 @@ async fn work(args: WorkArgs, output: Output) -> Result<Exit, Failure> {
     }
 }
 
+/// The words of the command, if they are meant for a program and not for a shell.
+fn command(written: &str) -> Result<Vec<String>, Failure> {
+    let words =
+        exec::words(written).ok_or_else(|| Failure::usage(format!("`{written}` has an open quote")))?;
+    if let Some(operator) = exec::shell_operator(written) {
+        let quoted = shlex::try_quote(written).unwrap_or(written.into());
+        let message = format!("`{operator}` in `--exec` is for a shell, and no shell runs");
+        return Err(Failure::usage(message).hint(format!(
+            "start one: --exec \"sh -c {quoted}\"; or put the `{operator}` in quotes if it is an argument"
+        )));
+    }
+    Ok(words)
+}
+
 impl From<exec::Error> for Failure {
     fn from(error: exec::Error) -> Self {
         match error {
             exec::Error::Server(error) => error.into(),
             exec::Error::NoCommand => Self::usage("`--exec` is empty"),
-            exec::Error::Start { ref source, .. } => Self::usage(format!("{error}: {source}"))
-                .hint("a path of its own needs `./` before it; no shell runs"),
+            exec::Error::Start { ref source, .. } => {
+                let failure = Self::usage(format!("{error}: {source}"));
+                match error.advice() {
+                    Some(advice) => failure.hint(advice),
+                    None => failure,
+                }
+            }
         }
     }
 }

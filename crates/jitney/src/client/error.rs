@@ -127,6 +127,14 @@ impl fmt::Debug for Problem {
 }
 
 impl Error {
+    /// What went wrong, with what the system said of it.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Unreachable { source, .. } => format!("{self}: {}", root(&**source)),
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether the request certainly took no effect.
     #[must_use]
     pub fn took_no_effect(&self) -> bool {
@@ -140,6 +148,15 @@ impl Error {
             Self::TimedOut { .. } | Self::Accepted { .. } | Self::Protocol { .. } => false,
         }
     }
+}
+
+/// The error at the bottom: what the operating system said.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@
 //! contract with the program is docs/exec_protocol.md. A child is a slot of the worker's engine; it lives on
 //! from batch to batch, and one that dies is replaced.
 
+mod advice;
 mod child;
 mod line;
 mod lines;
@@ -27,6 +28,7 @@ use crate::worker::engine::{self, EngineOptions};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use line::{Said, read, write_job};
 
+pub use advice::shell_operator;
 use child::Program;
 use once::OnceSlot;
 use slot::ChildSlot;
@@ -71,6 +73,17 @@ pub enum Error {
     /// The server refuses the worker for good.
     #[error(transparent)]
     Server(#[from] client::Error),
+}
+
+impl Error {
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Start { program, source } => advice::of_start(program, source),
+            Self::NoCommand | Self::Server(_) => None,
+        }
+    }
 }
 
 /// Splits a command line into words as a shell would, without running one; `None` if a quote is left open.

@@ -5,13 +5,13 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::{error, warn};
 
+use super::advice;
 use super::child::{Child, Life, Next, Program};
 use super::line::{self, Said};
 use super::lines::Line;
@@ -55,10 +55,7 @@ enum Verdict {
 impl OnceSlot {
     /// A slot, if the program is there.
     pub(super) fn new(program: &Arc<Program>, number: usize) -> io::Result<Self> {
-        let name = program.words.first().map_or("", String::as_str);
-        if !is_there(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
+        advice::look(program.name())?;
         Ok(Self {
             program: Arc::clone(program),
             number,
@@ -73,15 +70,6 @@ impl OnceSlot {
         self.failures += 1;
         self.trouble = Some(how);
     }
-}
-
-/// Whether a program can be found, as the system looks for it: by its path, or in the folders of PATH.
-fn is_there(name: &str) -> bool {
-    if name.contains('/') {
-        return Path::new(name).is_file();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 impl Slot for OnceSlot {

@@ -289,7 +289,7 @@ impl<S: Slot> Engine<S> {
             }
             Err(error) if !self.rides.is_empty() => {
                 // One of the settles may be what the server refuses: without them the next poll will tell.
-                warn!(%error, "poll refused, settling apart from it");
+                warn!(error = error.told(), "poll refused, settling apart from it");
                 self.settle_rides();
                 return Ok(());
             }
@@ -500,7 +500,10 @@ impl<S: Slot> Engine<S> {
         match timeout(RECALL, asked).await {
             Ok(Ok(answer)) => answer.batches,
             Ok(Err(error)) => {
-                info!(%error, "cannot ask for the batches of the last poll");
+                info!(
+                    error = error.told(),
+                    "cannot ask for the batches of the last poll"
+                );
                 Vec::new()
             }
             Err(_) => Vec::new(),
@@ -565,7 +568,7 @@ async fn poll(
         };
         attempt += 1;
         if attempt == 1 {
-            warn!(%error, "poll failed, trying on");
+            warn!(error = error.told(), "poll failed, trying on");
         }
         sleep(jittered(retries.backoff(attempt)).max(after.unwrap_or_default())).await;
     }

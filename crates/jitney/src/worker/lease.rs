@@ -104,7 +104,7 @@ async fn extend(client: Client, lease: Arc<str>, mut term: Duration, lost: Arc<L
             Ok(Err(_)) if client.is_over() => return,
             Ok(Err(error)) => {
                 if failures == 0 {
-                    warn!(%lease, %error, "heartbeat failed, trying on");
+                    warn!(%lease, error = error.told(), "heartbeat failed, trying on");
                 }
                 failures += 1;
             }

@@ -341,14 +341,14 @@ impl Settler {
                 | Error::Invalid { .. }
                 | Error::TimedOut { .. }
                 | Error::Accepted { .. } => {
-                    warn!(lease = %self.lease, %error, "settle refused");
+                    warn!(lease = %self.lease, error = error.told(), "settle refused");
                     return Ok(None);
                 }
                 Error::Unreachable { .. } | Error::Protocol { .. } => None,
             };
             attempt += 1;
             if attempt == 1 {
-                warn!(lease = %self.lease, %error, "settle failed, trying on");
+                warn!(lease = %self.lease, error = error.told(), "settle failed, trying on");
             }
             if Instant::now() >= until {
                 return Err(GaveUp);

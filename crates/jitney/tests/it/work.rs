@@ -1,6 +1,6 @@
 //! `jitney work`: a program of the user's gets batches, its outcomes reach the callers, and it stops in order.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 #[cfg(target_os = "linux")]
@@ -214,22 +214,75 @@ fn a_program_gets_jobs_and_its_results_reach_the_callers() {
 #[test]
 fn a_command_that_cannot_be_started_is_refused() {
     let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("noexec.py"), "print(1)\n").unwrap();
     for (command, said) in [
         ("./no-such-program", "cannot start `./no-such-program`"),
+        ("./bin/x.py", "hint: there is no `./bin` in "),
+        ("./noexec.py", "`chmod +x ./noexec.py`"),
+        ("noexec.py", "the file that is here is `./noexec.py`"),
+        ("cat | x", "`|` in `--exec` is for a shell, and no shell runs"),
+        ("cat | x", "--exec \"sh -c 'cat | x'\""),
         ("'an open quote", "has an open quote"),
         ("", "`--exec` is empty"),
     ] {
-        let output = run(directory.path(), &["work", "orders", "--exec", command]);
-        assert_eq!(
-            output.status.code(),
-            Some(2),
-            "{command}: {}",
-            text(&output.stderr)
-        );
-        assert!(
-            text(&output.stderr).contains(said),
-            "{command}: {}",
-            text(&output.stderr)
-        );
+        for once in [&[][..], &["--once"]] {
+            let work = [&["work", "orders", "--exec", command], once].concat();
+            let output = run(directory.path(), &work);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command}: {stderr}");
+            assert!(stderr.contains(said), "{command}: {stderr}");
+        }
     }
+}
+
+/// Lines of a log between which plain text stood, which no program could read.
+#[test]
+fn with_a_json_log_everything_on_standard_error_is_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let objects = |stderr: &str| -> Vec<serde_json::Value> {
+        let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        stderr.lines().map(read).collect()
+    };
+    let refused = ["work", "orders", "--exec", "./none", "--log-format", "json"];
+    let output = run(directory.path(), &refused);
+    assert_eq!(output.status.code(), Some(2));
+    let said = objects(text(&output.stderr));
+    let message = said.last().unwrap()["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("cannot start `./none`"), "{message}");
+
+    // Nobody listens there: the address is taken and given back.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let work = [
+        "work",
+        "orders",
+        "--exec",
+        "cat",
+        "--log-format",
+        "json",
+        "--url",
+        &url,
+    ];
+    let mut worker = jitney(directory.path(), &work);
+    worker.env("PATH", "/usr/bin:/bin").stderr(Stdio::piped());
+    let mut worker = worker.spawn().unwrap();
+    let mut log = BufReader::new(worker.stderr.take().unwrap());
+    let mut all = String::new();
+    while !all.contains("poll failed, trying on") {
+        assert!(log.read_line(&mut all).unwrap() > 0, "{all}");
+    }
+    signal(&worker, Signal::TERM);
+    log.read_to_string(&mut all).unwrap();
+    assert_eq!(worker.wait().unwrap().code(), Some(0), "{all}");
+    let said = objects(&all);
+    let failed = said
+        .iter()
+        .find(|event| event["message"] == "poll failed, trying on");
+    let error = failed.unwrap()["error"].as_str().unwrap();
+    assert!(error.contains(&url) && error.contains("refused"), "{error}");
+    assert!(
+        said.iter()
+            .any(|event| event["message"].as_str().unwrap().starts_with("stopping: "))
+    );
 }

@@ -55,7 +55,7 @@ pub(super) struct QuickstartArgs {
 }
 
 pub(super) fn run(args: QuickstartArgs, output: Output) -> Result<Exit, Failure> {
-    init_log(LogLevel::Warn)?;
+    init_log(LogLevel::Warn, None)?;
     block_on(quickstart(args, output))
 }
 
