@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Answer, Link, Phase};
+use super::delivery::{Answer, Asked, Link, Phase};
 use super::error::{Code, Problem, raw_response};
 use super::socket::{self, Ear, End};
 use super::{App, Connection, Door};
@@ -197,9 +197,8 @@ async fn answer(
     here: Connection,
 ) -> Result<Response<Answer>, Infallible> {
     let link = Arc::clone(here.link());
-    link.request_began();
     let (app, router) = door.served();
-    let mut request = request.map(Body::new);
+    let mut request = request.map(|body| Body::new(Asked::new(body, Arc::clone(&link))));
     request.extensions_mut().insert(here);
     let response = super::answer(app, router, request).await;
     Ok(response.map(|body| Answer::new(body, link)))

@@ -39,6 +39,10 @@ pub(crate) struct Link {
     answered: AtomicBool,
     /// The client sends no more.
     input_over: AtomicBool,
+    /// The body of the request was read, or nobody wants it.
+    body_over: AtomicBool,
+    /// Whoever reads the body waits for something else, perhaps for long.
+    body_paused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,9 +63,11 @@ impl Link {
         self.duties().owed = Some(delivery);
     }
 
-    /// A request's head is complete.
-    pub(crate) fn request_began(&self) {
+    /// A request's head is complete; `body_over` if that is all of it.
+    pub(crate) fn request_began(&self, body_over: bool) {
         self.answered.store(false, Ordering::Relaxed);
+        self.body_over.store(body_over, Ordering::Relaxed);
+        self.pause_body(false);
         self.enter(Phase::Busy);
     }
 
@@ -73,6 +79,21 @@ impl Link {
             (_, Phase::Busy, true) => self.enter(Phase::Busy),
             _ => {}
         }
+    }
+
+    /// Whether the body of the request was read, or nobody wants it: hyper then reads no more until it is answered.
+    pub(crate) fn is_body_over(&self) -> bool {
+        self.body_over.load(Ordering::Relaxed)
+    }
+
+    /// Whoever reads the body waits for something else, or no longer does.
+    pub(crate) fn pause_body(&self, paused: bool) {
+        self.body_paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Whether an end behind unread bytes matters: nobody is about to read them.
+    pub(crate) fn is_unread_for_long(&self) -> bool {
+        self.is_body_over() || self.body_paused.load(Ordering::Relaxed)
     }
 
     /// The client sends no more.
@@ -141,6 +162,53 @@ impl Link {
     /// A panic while it was held leaves nothing half done in it.
     fn duties(&self) -> MutexGuard<'_, Duties> {
         self.duties.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request's body on its way in.
+#[derive(Debug)]
+pub(crate) struct Asked<B> {
+    body: B,
+    link: Arc<Link>,
+}
+
+impl<B: http_body::Body> Asked<B> {
+    /// Watches a body.
+    pub(crate) fn new(body: B, link: Arc<Link>) -> Self {
+        link.request_began(body.is_end_stream());
+        Self { body, link }
+    }
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Asked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(frame) = &polled
+            && (!matches!(frame, Some(Ok(_))) || self.body.is_end_stream())
+        {
+            self.link.body_over.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Asked<B> {
+    fn drop(&mut self) {
+        self.link.body_over.store(true, Ordering::Relaxed);
     }
 }
 

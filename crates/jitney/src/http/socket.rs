@@ -1,18 +1,18 @@
 //! A connection's socket: as hyper reads and writes it, and as the connection listens to it beside hyper.
 //!
 //! In: bytes of the client, answers of hyper. Out: the same, word of what passes to the [`Link`], and how the client's
-//! side ended. While a request is served hyper does not read, and would see neither end; so [`Ear`] reads ahead, a
-//! little, and what it reads hyper gets first. An end of input is no end of the connection: a client may have sent all
-//! that it had to say, and wait for its answer.
+//! side ended. Between a request's body and its answer hyper does not read, and would see neither end; so [`Ear`] reads
+//! ahead, a little, and what it reads hyper gets first. Where unread bytes hide the end it asks what the system has said.
+//! An end of input is no end of the connection: a client may have sent all that it had to say, and wait for its answer.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -21,7 +21,7 @@ use super::connection::HEAD_BYTES_MAX;
 use super::delivery::{Link, Phase};
 use super::error::{raw_response, unreadable_head};
 
-/// What is read ahead while a request is served. With more than that unread an end behind it is not seen.
+/// What is read ahead while a request is served.
 const AHEAD_BYTES: usize = 1 << 10;
 
 /// How the client's side of a connection ended.
@@ -73,6 +73,16 @@ impl Incoming {
         Poll::Ready(read)
     }
 
+    /// The end that the system has told of, though bytes before it may be unread. Costs no system call, and wakes nobody.
+    fn told(&self, cx: &mut Context<'_>) -> Option<End> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        match pin!(self.stream.ready(both)).poll(cx) {
+            Poll::Ready(Ok(ready)) if ready.is_write_closed() => Some(End::Reset),
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => Some(End::Input),
+            _ => None,
+        }
+    }
+
     /// What hyper reads: what is there, then what comes.
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
@@ -118,14 +128,19 @@ impl Ear {
     /// while nothing comes.
     pub(super) fn listen(&self, cx: &mut Context<'_>) -> Option<End> {
         let mut incoming = lock(&self.0);
-        if incoming.end.is_none() && incoming.ahead.is_empty() {
-            let mut room = [MaybeUninit::uninit(); AHEAD_BYTES];
-            let mut buffer = ReadBuf::uninit(&mut room);
-            if incoming.poll(cx, &mut buffer).is_ready() {
-                incoming.ahead = Bytes::copy_from_slice(buffer.filled());
-                // Hyper may have found nothing a moment ago, and would not be asked again.
-                cx.waker().wake_by_ref();
-            }
+        if incoming.end.is_some() {
+            return incoming.end;
+        }
+        if !incoming.link.is_body_over() || !incoming.ahead.is_empty() {
+            let told = incoming.told(cx);
+            return told.filter(|end| *end == End::Reset || incoming.link.is_unread_for_long());
+        }
+        let mut room = [MaybeUninit::uninit(); AHEAD_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        if incoming.poll(cx, &mut buffer).is_ready() {
+            incoming.ahead = Bytes::copy_from_slice(buffer.filled());
+            // Hyper may have found nothing a moment ago, and would not be asked again.
+            cx.waker().wake_by_ref();
         }
         incoming.end
     }

@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use super::Terms;
 use crate::driver::port::{Answer, Command, Submit, SubmitMany, Taken};
-use crate::http::App;
 use crate::http::error::{Code, Problem, Result};
 use crate::http::parse::job::{self, LATER_FIELDS, ONE_OF_MANY_FIELDS, Shared};
 use crate::http::parse::lines::Line;
 use crate::http::parse::object::{self, At};
 use crate::http::submit;
+use crate::http::{App, Connection};
 use crate::units::format_count;
 
 /// Entries of a group at most: what one commit takes.
@@ -90,6 +90,11 @@ impl Envelopes {
             self.patient = true;
         }
         self
+    }
+
+    /// Whose jobs they are.
+    pub(super) const fn here(&self) -> &Connection {
+        &self.terms.here
     }
 
     /// Entries of a group at most.

@@ -18,7 +18,7 @@ use axum::body::Body;
 use axum::http::Response;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::sleep;
 
 use super::entries::Writer;
@@ -176,6 +176,18 @@ impl Reader<'_> {
         }
     }
 
+    /// A share of what may be in flight. The body is left unread meanwhile, perhaps for as long as jobs are waited for.
+    async fn share(&self, cost: u32) -> std::result::Result<OwnedSemaphorePermit, AcquireError> {
+        if let Ok(share) = Arc::clone(&self.shares).try_acquire_many_owned(cost) {
+            return Ok(share);
+        }
+        let link = self.envelopes.here().link();
+        link.pause_body(true);
+        let share = Arc::clone(&self.shares).acquire_many_owned(cost).await;
+        link.pause_body(false);
+        share
+    }
+
     /// Sends the group, once its share of what may be in flight is free.
     async fn send(&mut self) {
         if self.group.is_empty() {
@@ -183,7 +195,7 @@ impl Reader<'_> {
         }
         let cost = self.group.cost().min(self.shares_max);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        let Ok(share) = Arc::clone(&self.shares).acquire_many_owned(cost).await else {
+        let Ok(share) = self.share(cost).await else {
             return;
         };
         let sent = self.envelopes.send(self.app, &mut self.group);

@@ -183,6 +183,61 @@ async fn lines_are_answered_though_their_client_sends_no_more() {
     assert_eq!(answer.matches(ID_TEXT).count(), 3_000);
 }
 
+/// Lines that wait for earlier ones are unread, and hide that their client is gone.
+#[tokio::test]
+async fn an_end_behind_unread_lines_is_seen() {
+    const LINES: usize = 33_500;
+    let setup = Setup {
+        slow_client_timeout: Duration::from_millis(100),
+        ..Setup::default()
+    };
+    let mut edge = TestEdge::start(setup, |command| match command {
+        Command::SubmitMany(many) => Does::SaysWhenLeaving(taken(many.jobs.len())),
+        Command::GetMany(ids) => Does::Says(Answer::Jobs(vec![Err(Refusal::UnknownJob); ids.len()])),
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let lines = "{\"processor\":\"p\"}\n".repeat(LINES);
+    let head = ndjson("/v1/jobs?wait=5m", &format!("content-length: {}", lines.len()));
+    let mut socket = say(&edge, &format!("{head}{lines}")).await;
+    assert!(hurried(&mut edge).await > LEFT_WAIT_MAX / 2);
+    let answer = read_to_end(&mut socket).await;
+    assert_eq!(answer.matches(ID_TEXT).count(), LINES);
+}
+
+/// A body that is read in pieces stays whole, whatever listens beside.
+#[tokio::test]
+async fn a_large_body_is_read_as_it_comes() {
+    let edge = TestEdge::start(Setup::default(), |command| match command {
+        Command::Submit(submit) => {
+            assert_eq!(submit.payload.bytes.len(), 1_000_000);
+            let numbers = submit.payload.bytes.chunks(4);
+            for (at, number) in numbers.enumerate() {
+                assert_eq!(number, u32::try_from(at).unwrap().to_le_bytes());
+            }
+            Does::Says(submitted(job(&submit)))
+        }
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let body: Vec<u8> = (0..250_000_u32).flat_map(u32::to_le_bytes).collect();
+    let length = body.len();
+    let head = format!(
+        "POST /v1/processors/p/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: x/y\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    for _ in 0..3 {
+        let mut socket = edge.connect().await;
+        socket.write_all(head.as_bytes()).await.unwrap();
+        for part in body.chunks(70_001) {
+            socket.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let answer = read_to_end(&mut socket).await;
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    }
+}
+
 /// Its waiter stayed for the whole wait, and so did its connection.
 #[tokio::test]
 async fn lines_that_break_off_are_waited_for_no_longer() {
