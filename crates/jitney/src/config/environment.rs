@@ -13,6 +13,10 @@ const SECTION: &str = "SERVER_";
 /// Variables that are named unlike their key.
 const RENAMED: &[(&str, &str)] = &[("log", "log_level")];
 
+/// What to do about variables that nobody set by hand.
+const SERVICE_LINKS: &str = "Kubernetes sets such variables for services whose names begin with `jitney-`: say \
+    `enableServiceLinks: false` in the pod, or call the service otherwise";
+
 /// Variables of the command line, which are no keys.
 const NO_KEYS: &[&str] = &["config", "url"];
 
@@ -38,13 +42,33 @@ pub(super) fn read(environment: &[(String, String)], server: &mut Keys<Server>, 
             server.set_text(server::KEYS, key, value, place, complaints);
         } else {
             let names: Vec<_> = server::KEYS.iter().map(|known| known.name).collect();
+            let hint = match is_link_of_another(&written, value) {
+                true => Some(SERVICE_LINKS.to_owned()),
+                false => suggestion(key, names),
+            };
             complaints.push(Complaint {
                 message: format!("`{key}` is not a key of [server]"),
                 place: Some(place),
-                hint: suggestion(key, names),
+                hint,
             });
         }
     }
+}
+
+/// Whether it looks as what Kubernetes sets beside a service called `jitney-web` or the like: `web_service_host`,
+/// `web_service_port`, `web_port_80_tcp_addr`, and `web_port`, whose value is an address.
+fn is_link_of_another(key: &str, value: &str) -> bool {
+    let transport = |value: &str| {
+        ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .any(|begin| value.starts_with(begin))
+    };
+    key.ends_with("_service_host")
+        || key.contains("_service_port")
+        || (key.contains("_port") && transport(value))
+        || ["_tcp", "_udp", "_sctp"]
+            .iter()
+            .any(|kind| key.contains("_port_") && key.contains(kind))
 }
 
 /// Kubernetes sets these in every container beside a service called `jitney` or `jitney-server`.

@@ -240,6 +240,32 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn a_variable_that_kubernetes_set_is_named_as_such() {
+    let hint = |name: &str, value: &str| {
+        let sources = Sources {
+            file: None,
+            environment: variables(&[(name, value)]),
+            flags: Vec::new(),
+        };
+        let error = load(&sources).unwrap_err();
+        error.complaints[0].hint.clone().unwrap_or_default()
+    };
+    for (name, value) in [
+        ("JITNEY_WEB_SERVICE_HOST", "10.0.0.1"),
+        ("JITNEY_WEB_SERVICE_PORT_HTTP", "80"),
+        ("JITNEY_WEB_PORT", "tcp://10.0.0.1:80"),
+        ("JITNEY_WEB_PORT_80_TCP_PROTO", "tcp"),
+    ] {
+        let said = hint(name, value);
+        assert!(said.contains("enableServiceLinks: false"), "{name}: {said}");
+    }
+    for (name, value) in [("JITNEY_JOB_MAX", "1"), ("JITNEY_LISTEN_PORT", "8080")] {
+        let said = hint(name, value);
+        assert!(!said.contains("Kubernetes"), "{name}: {said}");
+    }
+}
+
+#[test]
 fn the_narrower_table_wins() {
     let config = parsed(
         "[processor.orders]\nmax_jobs = 20\nmin_jobs = 2\nlease = '60s'\n\
