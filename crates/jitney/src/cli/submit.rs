@@ -15,7 +15,7 @@ use super::job;
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit_lines::Lines;
-use crate::client::{Error, Submit, parse_id};
+use crate::client::{Error, Submit, is_json, parse_id};
 use crate::job::{JobId, Payload, Priority, Processor};
 use crate::units::parse_duration;
 
@@ -133,13 +133,6 @@ fn build(args: &SubmitArgs) -> Result<Submit, Failure> {
         submit = submit.id(id);
     }
     Ok(submit)
-}
-
-/// Whether a content type says JSON, alone or as the form of a type of its own.
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    essence == "application/json" || essence.ends_with("+json")
 }
 
 /// A job with the options that all lines share.

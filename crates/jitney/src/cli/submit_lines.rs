@@ -108,7 +108,7 @@ impl Lines<'_> {
         }
         let mut submit = (self.job)(Bytes::copy_from_slice(data));
         if let Some(name) = &self.name {
-            submit = submit.idempotency_key(&key(name, number, data));
+            submit = submit.idempotency_key(key(name, number, data));
         }
         part.numbers.push(number);
         part.bytes += data.len();

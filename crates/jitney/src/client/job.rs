@@ -21,6 +21,42 @@ pub struct Job {
     text: Text<JobView>,
 }
 
+/// Why a job's result could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultError {
+    /// The job failed: this is its error. For whoever wrote the job or its handler; trying again is a new job.
+    #[error("job `{id}` failed: {} ({})", .error.message, .error.code)]
+    Failed {
+        /// The job.
+        id: JobId,
+        /// Its error.
+        error: Box<JobError>,
+    },
+    /// The job has no outcome yet. Wait for it: [`Client::get_and_wait`](super::Client::get_and_wait).
+    #[error("job `{id}` has not ended")]
+    NotEnded {
+        /// The job.
+        id: JobId,
+    },
+    /// The job ended, and what it gave had to give way. Come sooner, or raise `result_ttl`.
+    #[error("the result of job `{id}` had to give way; it ended as `{}`", .status.name())]
+    Expired {
+        /// The job.
+        id: JobId,
+        /// How it ended.
+        status: Status,
+    },
+    /// The result is no JSON: its bytes are in `result`.
+    #[error("the result is `{content_type}`, not json")]
+    NotJson {
+        /// What it is.
+        content_type: String,
+    },
+    /// The result does not fit the type that was asked for.
+    #[error("the result does not fit: {0}")]
+    Unfit(#[source] serde_json::Error),
+}
+
 impl PartialEq for Job {
     fn eq(&self, other: &Self) -> bool {
         self.view == other.view && self.json() == other.json()
@@ -53,10 +89,25 @@ impl Job {
     /// Reads the result.
     ///
     /// # Errors
-    /// There is none, or it does not fit.
-    pub fn result_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        let bytes = self.view.result.as_ref().map_or(&[][..], |result| &result.bytes);
-        serde_json::from_slice(bytes)
+    /// [`ResultError`]: why there is none, first of all the job's own error; or that it does not fit.
+    pub fn result_as<T: DeserializeOwned>(&self) -> Result<T, ResultError> {
+        let JobView { id, status, .. } = self.view;
+        match (&self.view.result, &self.view.error) {
+            (Some(result), _) => {
+                serde_json::from_slice(&result.bytes).map_err(|error| match &result.content_type {
+                    Some(kept) if !wire::is_json(kept) => ResultError::NotJson {
+                        content_type: kept.to_string(),
+                    },
+                    _ => ResultError::Unfit(error),
+                })
+            }
+            (None, Some(error)) => Err(ResultError::Failed {
+                id,
+                error: Box::new(error.clone()),
+            }),
+            (None, None) if status == Status::Submitted => Err(ResultError::NotEnded { id }),
+            (None, None) => Err(ResultError::Expired { id, status }),
+        }
     }
 
     /// A job of this process; its JSON is written when it is asked for.
@@ -275,6 +326,47 @@ mod tests {
         assert_eq!(job.finished_at.unwrap().0 - job.submitted_at.unwrap().0, 2);
         assert!(job.has_ended());
         assert_eq!(job.json(), DONE);
+    }
+
+    /// It was the parser's: "EOF while parsing a value".
+    #[test]
+    fn the_error_of_a_result_is_that_of_its_job() {
+        let said = |json: &str| decode(json).result_as::<u64>().unwrap_err().to_string();
+        let result = r#"{"b":1.0,  "a":1e400}"#;
+        let none = DONE.replace(result, "null");
+        let failed = none.replace("processed_ok", "processed_error").replace(
+            r#""error":null"#,
+            r#""error":{"code":"card_declined","message":"no money","data":null}"#,
+        );
+        let id = "0199b7a0-0000-7000-8000-000000000001";
+        assert_eq!(
+            said(&failed),
+            format!("job `{id}` failed: no money (card_declined)")
+        );
+        let waits = none
+            .replace("processed_ok", "submitted")
+            .replace("done", "queued");
+        assert_eq!(said(&waits), format!("job `{id}` has not ended"));
+        let expired = none.replace(r#""result":null"#, r#""result_expired":true"#);
+        assert_eq!(
+            said(&expired),
+            format!("the result of job `{id}` had to give way; it ended as `processed_ok`")
+        );
+        let bytes = none.replace(
+            r#""result":null"#,
+            r#""result_base64":"/wA=","content_type":"image/png""#,
+        );
+        assert_eq!(said(&bytes), "the result is `image/png`, not json");
+        let json = none.replace(
+            r#""result":null"#,
+            r#""result_base64":"NDI=","content_type":"text/plain""#,
+        );
+        assert_eq!(
+            decode(&json).result_as::<u64>().unwrap(),
+            42,
+            "who asks for JSON gets it if it is"
+        );
+        assert!(said(&DONE.replace(result, "[]")).starts_with("the result does not fit: "));
     }
 
     #[test]

@@ -38,13 +38,14 @@ mod work;
 
 pub use control::{Policy, PolicyScope};
 pub use error::{Error, Problem, Retry};
-pub use job::{Info, Job, Lanes};
+pub use job::{Info, Job, Lanes, ResultError};
 pub(crate) use many::{AllHeld, Held};
 pub use many::{Ends, Entries, Taken};
 pub use outcome::{BatchError, Outcome, OutcomeError};
 pub(crate) use outcome::{Said, json_bytes};
 pub use retry::Retries;
 pub use submit::{Submit, Submitted};
+pub(crate) use wire::is_json;
 pub use wire::parse_id;
 pub use work::{
     Batch, Extended, LeaseAnswer, LeaseRequest, LeasedJob, Settle, SettleAnswer, SettleBody, SettleError,

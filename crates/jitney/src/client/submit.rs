@@ -32,7 +32,7 @@ impl Submit {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the data cannot be written as JSON.
-    pub fn json(processor: &str, data: &impl Serialize) -> Result<Self, Error> {
+    pub fn json(processor: impl Into<String>, data: &impl Serialize) -> Result<Self, Error> {
         Ok(Self::payload(
             processor,
             Payload {
@@ -45,9 +45,9 @@ impl Submit {
     /// A job with these bytes as its data. Without a content type they are JSON, carried as they are;
     /// [`Client::submit`](super::Client::submit) says so if they are not.
     #[must_use]
-    pub fn payload(processor: &str, payload: Payload) -> Self {
+    pub fn payload(processor: impl Into<String>, payload: Payload) -> Self {
         Self {
-            processor: processor.to_owned(),
+            processor: processor.into(),
             group: None,
             priority: None,
             payload,
@@ -61,8 +61,8 @@ impl Submit {
 
     /// The kind of job; `default` if not said.
     #[must_use]
-    pub fn group(mut self, group: &str) -> Self {
-        self.group = Some(group.to_owned());
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
         self
     }
 
@@ -83,30 +83,30 @@ impl Submit {
 
     /// A key that is kept and shown, a tenant's name say.
     #[must_use]
-    pub fn key(mut self, key: &str) -> Self {
-        self.key = Some(key.to_owned());
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
         self
     }
 
     /// A name and a value that are kept and shown.
     #[must_use]
-    pub fn label(mut self, name: &str, value: &str) -> Self {
-        self.labels.insert(name.to_owned(), value.to_owned());
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
         self
     }
 
     /// Your own idempotency key, 1 to 255 visible characters: the same key and content is the same job,
     /// also if the program that submits it starts again in between.
     #[must_use]
-    pub fn idempotency_key(mut self, key: &str) -> Self {
-        self.idempotency_key = Some(key.to_owned());
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
         self
     }
 
     /// W3C trace context: it travels with the job to its handler. Of a child job it is left out.
     #[must_use]
-    pub fn traceparent(mut self, traceparent: &str) -> Self {
-        self.traceparent = Some(traceparent.to_owned());
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
         self
     }
 

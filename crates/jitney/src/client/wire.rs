@@ -35,6 +35,13 @@ pub(super) fn write<T: serde::Serialize>(request: &T) -> Result<Bytes, Error> {
         })
 }
 
+/// Whether a content type says JSON, alone or as the form of a type of its own.
+pub(crate) fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
 /// Reads a job id as people and answers write it: a UUID.
 #[must_use]
 pub fn parse_id(text: &str) -> Option<JobId> {

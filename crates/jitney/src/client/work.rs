@@ -72,9 +72,9 @@ pub enum SettleBody {
 impl LeaseRequest {
     /// A poll for one batch of any lane that comes back at once.
     #[must_use]
-    pub fn new(worker: &str) -> Self {
+    pub fn new(worker: impl Into<String>) -> Self {
         Self {
-            worker: worker.to_owned(),
+            worker: worker.into(),
             slots: 1,
             max_jobs: None,
             max_bytes: None,

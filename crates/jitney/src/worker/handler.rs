@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::lease::Lost;
-use crate::client::{BatchError, LeasedJob, Outcome, OutcomeError, Submit};
+use crate::client::{BatchError, LeasedJob, Outcome, OutcomeError, Submit, is_json};
 use crate::clock::WallMs;
 use crate::job::{JobId, Payload};
 
@@ -93,9 +93,9 @@ pub struct HandlerError {
 impl HandlerError {
     /// Trying again may help.
     #[must_use]
-    pub fn retryable(code: &str, message: impl Display) -> Self {
+    pub fn retryable(code: impl Into<String>, message: impl Display) -> Self {
         Self {
-            code: code.to_owned(),
+            code: code.into(),
             message: message.to_string(),
             retryable: true,
             retry_after: None,
@@ -105,7 +105,7 @@ impl HandlerError {
 
     /// Trying again does not help: the job ends with this error.
     #[must_use]
-    pub fn last(code: &str, message: impl Display) -> Self {
+    pub fn last(code: impl Into<String>, message: impl Display) -> Self {
         Self {
             retryable: false,
             ..Self::retryable(code, message)
@@ -239,12 +239,6 @@ impl Reply for Payload {
         Outcome::ok(id, self, children)
             .unwrap_or_else(|error| HandlerError::last("invalid_result", error).outcome(id))
     }
-}
-
-/// Whether a content type says that its bytes are JSON.
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.ends_with("+json") || essence == "application/json"
 }
 
 /// Calls a function per job.

@@ -102,10 +102,10 @@ pub struct Worker {
 
 impl Worker {
     /// A worker of this processor, with one slot: for one job at a time, or for batches if a handler takes them.
-    pub fn new(client: Client, processor: &str) -> Self {
+    pub fn new(client: Client, processor: impl Into<String>) -> Self {
         Self {
             client,
-            processor: processor.to_owned(),
+            processor: processor.into(),
             name: default_name(),
             slots: 1,
             max_jobs: None,
@@ -116,8 +116,8 @@ impl Worker {
     }
 
     /// The worker's name in logs and records, 1 to 128 bytes. The process id and a random number if not said.
-    pub fn name(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
         self
     }
 
@@ -155,47 +155,45 @@ impl Worker {
     }
 
     /// Runs the jobs of this group through `handler`, one at a time per slot. Data and results are JSON.
-    pub fn on_group<T, R, F, Fut>(mut self, group: &str, handler: F) -> Self
+    pub fn on_group<T, R, F, Fut>(mut self, group: impl Into<String>, handler: F) -> Self
     where
         T: DeserializeOwned + Send + 'static,
         R: Serialize + 'static,
         F: Fn(Job<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
     {
-        self.handlers.insert(group.to_owned(), handler::per_job(handler));
+        self.handlers.insert(group.into(), handler::per_job(handler));
         self
     }
 
     /// Runs the jobs of this group through `handler`, one at a time per slot. Data and results are bytes
     /// and what they are.
-    pub fn on_group_raw<F, Fut>(mut self, group: &str, handler: F) -> Self
+    pub fn on_group_raw<F, Fut>(mut self, group: impl Into<String>, handler: F) -> Self
     where
         F: Fn(Job<Payload>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Payload, HandlerError>> + Send + 'static,
     {
-        self.handlers
-            .insert(group.to_owned(), handler::per_job_raw(handler));
+        self.handlers.insert(group.into(), handler::per_job_raw(handler));
         self
     }
 
     /// Runs all jobs of this group in a batch through `handler` at once. Its error fails them together: the
     /// server then splits the batch to find the one at fault.
-    pub fn on_batch<T, R, F, Fut>(mut self, group: &str, handler: F) -> Self
+    pub fn on_batch<T, R, F, Fut>(mut self, group: impl Into<String>, handler: F) -> Self
     where
         T: DeserializeOwned + Send + 'static,
         R: Serialize + 'static,
         F: Fn(Vec<Job<T>>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Outcomes<R>, HandlerError>> + Send + 'static,
     {
-        self.handlers
-            .insert(group.to_owned(), handler::per_batch(handler));
+        self.handlers.insert(group.into(), handler::per_batch(handler));
         self
     }
 
     /// As [`Worker::on_group`], through a tower service: a handler with layers around it, made of [`service()`]
     /// and `tower::ServiceBuilder`. A [`Failure`] that comes out of it is the handler's own error; any other error
     /// is a layer's, and the job is tried again.
-    pub fn on_service<T, R, S>(self, group: &str, service: S) -> Self
+    pub fn on_service<T, R, S>(self, group: impl Into<String>, service: S) -> Self
     where
         T: DeserializeOwned + Send + 'static,
         R: Serialize + 'static,
@@ -207,7 +205,7 @@ impl Worker {
     }
 
     /// As [`Worker::on_batch`], through a tower service over all jobs of the group in a batch.
-    pub fn on_batch_service<T, R, S>(self, group: &str, service: S) -> Self
+    pub fn on_batch_service<T, R, S>(self, group: impl Into<String>, service: S) -> Self
     where
         T: DeserializeOwned + Send + 'static,
         R: Serialize + 'static,

@@ -320,7 +320,7 @@ impl Job {
         };
         let submit = Submit::payload(&self.processor, payload)
             .priority(Priority::ALL[self.priority])
-            .label(LABEL, &self.n.to_string());
+            .label(LABEL, self.n.to_string());
         Ok(match &self.name {
             Name::Key(key) => submit.idempotency_key(key),
             Name::Id(id) => submit.id(parse_id(id).context("it is an id that this program made")?),

@@ -175,7 +175,7 @@ async fn process(job: &Job<Payload>, good: bool, rng: &Mutex<Rng>) -> Result<Pay
     }
     for child in order.children() {
         let submit = Submit::json(STEADY, &child).map_err(|error| HandlerError::last("malformed", error))?;
-        job.submit_child(submit.label(LABEL, &child.n.to_string()));
+        job.submit_child(submit.label(LABEL, child.n.to_string()));
     }
     let executed = Executed {
         n: order.n,

@@ -333,7 +333,7 @@ impl Worker {
         };
         let child = |child: &Order| {
             let submit = Submit::json(STEADY, child)?;
-            Ok(submit.label(LABEL, &child.n.to_string()))
+            Ok(submit.label(LABEL, child.n.to_string()))
         };
         let children = order
             .children()

@@ -146,7 +146,7 @@ async fn call(shared: &Shared, rng: &mut Rng, intended: Instant) -> Result<()> {
     let mut submit = Submit::json(processor, &(n, "x".repeat(rng.index(pad))))?
         .priority(Priority::ALL[rng.index(Priority::ALL.len())]);
     if rng.percent(30) {
-        submit = submit.idempotency_key(&format!("key-{n}"));
+        submit = submit.idempotency_key(format!("key-{n}"));
     }
     let client = shared.client();
     if rng.percent(60) {
