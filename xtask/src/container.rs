@@ -44,7 +44,7 @@ pub(crate) fn run(root: &Path) -> Result<bool> {
     let ran = steps.run("recipe", || check(&recipe, root))
         && steps.run("build", || build(&recipe, &places))
         && steps.run("image", || image(&places))
-        && steps.run("unit", || unit(&places));
+        && steps.run("unit", || units(&places));
     Ok(steps.finish() && ran)
 }
 
@@ -200,30 +200,42 @@ fn is_root() -> Result<bool> {
     Ok(output.stdout.trim_ascii() == b"0")
 }
 
-/// The unit is one that systemd understands, and closes what it means to close.
-fn unit(places: &Places) -> Result<bool> {
-    let text = fs::read_to_string(places.repository.join("packaging/jitney.service"))?;
+/// The units are such that systemd understands, and close what they mean to close: as far as these tenths say, of which 0
+/// is closed and 100 is open. A worker's program needs more than a server.
+fn units(places: &Places) -> Result<bool> {
+    Ok(unit(places, "jitney.service", "jitney.service", 20)?
+        && unit(
+            places,
+            "jitney-worker@.service",
+            "jitney-worker@orders.service",
+            30,
+        )?)
+}
+
+/// `instance` is what the file is called where systemd looks at it.
+fn unit(places: &Places, file: &str, instance: &str, open_max: u32) -> Result<bool> {
+    let text = fs::read_to_string(places.repository.join("packaging").join(file))?;
     let here = text.replace(
         "/usr/local/bin/jitney",
         &places.image.join("jitney").display().to_string(),
     );
-    ensure!(here != text, "the unit does not start /usr/local/bin/jitney");
-    let copy = places.target.join("jitney.service");
+    ensure!(here != text, "{file} does not start /usr/local/bin/jitney");
+    let copy = places.target.join(instance);
     fs::write(&copy, here)?;
     let mut verify = Command::new("systemd-analyze");
     match verify.arg("verify").arg(&copy).status() {
         Ok(status) if !status.success() => return Ok(false),
         Ok(_) => {}
         Err(_) => {
-            say("systemd-analyze is not here: the unit was not looked at");
+            say(&format!("systemd-analyze is not here: {file} was not looked at"));
             return Ok(true);
         }
     }
-    // Tenths: 0 is closed, 100 is open.
     let mut security = Command::new("systemd-analyze");
     succeeds(
         security
-            .args(["security", "--offline=true", "--threshold=20", "--no-pager"])
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(format!("--threshold={open_max}"))
             .arg(&copy)
             .stdout(Stdio::null()),
     )
