@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::bus::{Arrival, RecoveredLease};
 use crate::clock::{Mono, WallMs};
 use crate::job::{Cause, End, JobId, Priority, Processor, Reason, State, Token};
-use crate::policy::PolicyBook;
+use crate::policy::{PolicyBook, ProcessorPolicy};
 
 /// Names a worker's poll; the driver makes it, unique in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +52,8 @@ pub enum Event {
     CommitFailed(Vec<JobId>),
     /// New policies, in force from the next decision on.
     Policies(PolicyBook),
+    /// New policies of one processor; the others have theirs. `None`: the defaults.
+    Policy(Processor, Option<Box<ProcessorPolicy>>),
     /// A lane hands nothing out from now on, or again. What is leased goes on; jobs go on arriving.
     Pause {
         /// Whose lane. One that is not known is known from now on if it is paused.

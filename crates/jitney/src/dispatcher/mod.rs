@@ -192,6 +192,7 @@ impl Dispatcher {
             Event::Committed(jobs) => self.committed(&jobs),
             Event::CommitFailed(jobs) => self.commit_failed(&jobs),
             Event::Policies(book) => self.change_policies(book),
+            Event::Policy(processor, written) => self.change_policy(processor, written),
             Event::Pause {
                 processor,
                 priority,

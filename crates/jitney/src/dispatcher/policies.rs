@@ -1,9 +1,11 @@
 //! A change of policies: in force from the next decision on, for what is here already too.
 
+use std::ops::Range;
+
 use crate::dispatcher::entry::Place;
 use crate::dispatcher::places::share_of;
 use crate::dispatcher::{Dispatcher, size};
-use crate::job::{Group, Priority};
+use crate::job::{Group, Priority, Processor};
 use crate::policy::{GroupBy, PolicyBook, ProcessorPolicy};
 
 impl Dispatcher {
@@ -18,16 +20,35 @@ impl Dispatcher {
             .collect();
         self.policies = book;
         self.keyed = self.policies.groups_by_key();
-        self.resolve_again();
+        self.resolve_again(0..self.processors.len());
         if affected.contains(&true) {
             self.regroup(&affected);
         }
         self.touched.extend(0..self.processors.len());
     }
 
-    /// Gives every lane and queue the policy that is in force for it.
-    fn resolve_again(&mut self) {
-        for state in &mut self.processors {
+    /// The same, of one processor.
+    pub(super) fn change_policy(&mut self, processor: Processor, written: Option<Box<ProcessorPolicy>>) {
+        let earlier = self.policies.processors.get(&processor);
+        let sorts_anew = earlier.map(sorting) != written.as_deref().map(sorting);
+        let at = self.processors.iter().position(|state| state.name == processor);
+        match written {
+            Some(written) => drop(self.policies.processors.insert(processor, *written)),
+            None => drop(self.policies.processors.remove(&processor)),
+        }
+        self.keyed = self.policies.groups_by_key();
+        let Some(at) = at else { return };
+        self.resolve_again(at..at + 1);
+        if sorts_anew {
+            let affected: Vec<bool> = (0..self.processors.len()).map(|other| other == at).collect();
+            self.regroup(&affected);
+        }
+        self.touched.extend(at..at + 1);
+    }
+
+    /// Gives every lane and queue of these processors the policy that is in force for it.
+    fn resolve_again(&mut self, which: Range<usize>) {
+        for state in &mut self.processors[which] {
             for (priority, lane) in Priority::ALL.into_iter().zip(&mut state.lanes) {
                 let policy = self.policies.resolve_lane(&state.name, priority);
                 lane.share.set(share_of(priority, policy.lower_lane_share));

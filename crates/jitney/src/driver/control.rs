@@ -20,8 +20,8 @@ use crate::policy::{Policies, PolicyBook, Table};
 /// What is in force, and what is on its way.
 pub(super) struct Control {
     policies: Policies,
-    /// The dispatcher has not heard of the latest policies.
-    stale: bool,
+    /// The dispatcher has not heard of what the file says now.
+    reconfigured: bool,
     /// Changes that wait for the one in flight. Bounded by the calls that may be open.
     line: VecDeque<(CallId, Command)>,
     changing: Option<Changing>,
@@ -47,7 +47,7 @@ impl Control {
     pub(super) fn new(configured: PolicyBook) -> Self {
         Self {
             policies: Policies::new(configured),
-            stale: false,
+            reconfigured: false,
             line: VecDeque::new(),
             changing: None,
         }
@@ -81,7 +81,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
     /// The configuration was read again.
     pub(super) fn on_configured(&mut self, book: PolicyBook) {
         self.control.policies.configure(book);
-        self.control.stale = true;
+        self.control.reconfigured = true;
         if self.ready {
             self.renew_policies();
         }
@@ -114,8 +114,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 for why in unread {
                     tracing::warn!(name = %setting.name, %why, "a part of a setting is left alone");
                 }
-                self.control.policies.set(processor, table.clone(), patch);
-                self.control.stale = true;
+                self.control.policies.put(processor, table.clone(), patch);
             }
         }
         if self.ready {
@@ -126,16 +125,25 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
 
     /// Puts changed policies in force, and says what the configuration file keeps from it.
     pub(super) fn renew_policies(&mut self) {
-        if !std::mem::take(&mut self.control.stale) {
-            return;
-        }
+        let mut changed = self.control.policies.enforce();
         let policies = &self.control.policies;
-        for processor in policies.live_processors() {
+        let reconfigured = std::mem::take(&mut self.control.reconfigured);
+        if reconfigured {
+            changed.extend(policies.live_processors().cloned());
+        }
+        for processor in &changed {
             for warning in policies.shadowed(processor) {
                 tracing::warn!(processor = processor.as_str(), "{warning}");
             }
         }
-        self.step(Event::Policies(self.control.policies.in_force().clone()));
+        match changed.pop_first() {
+            None if !reconfigured => {}
+            Some(processor) if changed.is_empty() && !reconfigured => {
+                let written = policies.of(&processor).cloned().map(Box::new);
+                self.step(Event::Policy(processor, written));
+            }
+            _ => self.step(Event::Policies(policies.in_force().clone())),
+        }
     }
 
     /// Answers the change in flight once it may be, and begins the next.

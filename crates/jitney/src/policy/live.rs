@@ -4,7 +4,7 @@
 //! wins, whoever wrote it. Where what was set contradicts the file, nothing that was set for that processor is in
 //! force until one of the two is changed: a file that was right stays right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Contradiction, FileLine, Policy, PolicyBook, PolicyPatch, ProcessorPolicy, Shown};
@@ -66,6 +66,8 @@ pub struct Policies {
     in_force: PolicyBook,
     /// Processors whose live values contradict the file, with the first contradiction.
     left_out: BTreeMap<Processor, Contradiction>,
+    /// Tables of which something was set that is not in force yet.
+    put: Vec<(Processor, Table)>,
 }
 
 impl Table {
@@ -120,6 +122,16 @@ impl ProcessorPolicy {
         }
     }
 
+    /// The same without the tables of other groups.
+    fn with_group(&self, group: &Group) -> Self {
+        let table = self.groups.get(group).map(|patch| (group.clone(), patch.clone()));
+        Self {
+            base: self.base.clone(),
+            priorities: self.priorities.clone(),
+            groups: table.into_iter().collect(),
+        }
+    }
+
     /// Takes over, table by table, whatever `over` says.
     fn lay(&mut self, over: &Self) {
         self.base.lay(&over.base);
@@ -152,7 +164,12 @@ impl Policies {
     /// The file says something else now.
     pub fn configure(&mut self, configured: PolicyBook) {
         self.configured = configured;
-        self.merge();
+        self.put.clear();
+        self.in_force = self.configured.clone();
+        self.left_out.clear();
+        for processor in self.live.processors.keys().cloned().collect::<Vec<_>>() {
+            self.merge(&processor);
+        }
     }
 
     /// What was set over the API for a table.
@@ -190,14 +207,26 @@ impl Policies {
             .collect()
     }
 
-    /// This is what is set over the API for a table from now on.
-    pub fn set(&mut self, processor: &Processor, table: Table, patch: PolicyPatch) {
+    /// This is what is set over the API for a table from now on. It is in force once [`Policies::enforce`] was called:
+    /// at a start thousands of tables come one after the other.
+    pub fn put(&mut self, processor: &Processor, table: Table, patch: PolicyPatch) {
         let live = self.live.processors.entry(processor.clone()).or_default();
-        live.put(table, patch);
+        live.put(table.clone(), patch);
         if live.tables().next().is_none() {
             self.live.processors.remove(processor);
         }
-        self.merge();
+        self.put.push((processor.clone(), table));
+    }
+
+    /// Puts in force what was put, and gives the processors that it was about.
+    pub fn enforce(&mut self) -> BTreeSet<Processor> {
+        let put = std::mem::take(&mut self.put);
+        let processors: BTreeSet<_> = put.iter().map(|(processor, _)| processor.clone()).collect();
+        match put.as_slice() {
+            [(processor, Table::Group(group))] => self.merge_group(processor, group),
+            _ => processors.iter().for_each(|processor| self.merge(processor)),
+        }
+        processors
     }
 
     /// What would contradict what if this were set for a table.
@@ -208,12 +237,21 @@ impl Policies {
         table: Table,
         patch: PolicyPatch,
     ) -> Vec<Contradiction> {
-        let mut live = self.live.processors.get(processor).cloned().unwrap_or_default();
-        live.put(table, patch);
+        // Of a processor whose other tables are right only this one can be wrong.
+        let group = match &table {
+            Table::Group(group) if !self.left_out.contains_key(processor) => Some(group.clone()),
+            _ => None,
+        };
+        let part = |written: &ProcessorPolicy| match &group {
+            Some(group) => written.with_group(group),
+            None => written.clone(),
+        };
+        let mut changed = self.live.processors.get(processor).map(part).unwrap_or_default();
+        changed.put(table, patch);
         if let Some(configured) = self.configured.processors.get(processor) {
-            live.lay(configured);
+            changed.lay(&part(configured));
         }
-        live.contradictions(processor.as_str())
+        changed.contradictions(processor.as_str())
     }
 
     /// The policy in force for these, and who gave each of its values. Without a group: that of all groups
@@ -250,8 +288,11 @@ impl Policies {
                 wrong.message
             ));
         }
-        for (table, live) in self.live_tables(processor) {
-            let Some(file) = configured.and_then(|configured| configured.table(&table)) else {
+        let Some((configured, live)) = configured.zip(self.live.processors.get(processor)) else {
+            return shadowed;
+        };
+        for (table, file) in configured.tables() {
+            let Some(live) = live.table(&table) else {
                 continue;
             };
             for ((key, live), (_, file)) in live.values().into_iter().zip(file.values()) {
@@ -266,6 +307,12 @@ impl Policies {
             }
         }
         shadowed
+    }
+
+    /// What is in force for a processor.
+    #[must_use]
+    pub fn of(&self, processor: &Processor) -> Option<&ProcessorPolicy> {
+        self.in_force.processors.get(processor)
     }
 
     /// Every processor for which something was set over the API.
@@ -313,24 +360,56 @@ impl Policies {
         self.configured.places.of(&heading, key).cloned()
     }
 
-    fn merge(&mut self) {
-        self.in_force = self.configured.clone();
-        self.left_out.clear();
-        for (processor, live) in &self.live.processors {
+    /// Puts in force what a processor's tables say.
+    fn merge(&mut self, processor: &Processor) {
+        let configured = self.configured.processors.get(processor);
+        let merged = self.live.processors.get(processor).map(|live| {
             let mut merged = live.clone();
-            if let Some(configured) = self.configured.processors.get(processor) {
+            if let Some(configured) = configured {
                 merged.lay(configured);
             }
-            match merged.contradictions(processor.as_str()).into_iter().next() {
-                Some(wrong) => drop(self.left_out.insert(processor.clone(), wrong)),
-                None => drop(self.in_force.processors.insert(processor.clone(), merged)),
-            }
+            merged
+        });
+        let wrong = merged.as_ref().and_then(|merged| {
+            let wrong = merged.contradictions(processor.as_str());
+            wrong.into_iter().next()
+        });
+        let merged = if wrong.is_some() { None } else { merged };
+        match merged.or_else(|| configured.cloned()) {
+            Some(written) => drop(self.in_force.processors.insert(processor.clone(), written)),
+            None => drop(self.in_force.processors.remove(processor)),
+        }
+        match wrong {
+            Some(wrong) => drop(self.left_out.insert(processor.clone(), wrong)),
+            None => drop(self.left_out.remove(processor)),
+        }
+    }
+
+    /// The same, where only the table of a group is another: a processor may have thousands of them.
+    fn merge_group(&mut self, processor: &Processor, group: &Group) {
+        let configured = self.configured.processors.get(processor);
+        let live = self.live.processors.get(processor);
+        let Some((live, in_force)) = live.zip(self.in_force.processors.get_mut(processor)) else {
+            return self.merge(processor);
+        };
+        let mut merged = live.with_group(group);
+        if let Some(configured) = configured {
+            merged.lay(&configured.with_group(group));
+        }
+        if self.left_out.contains_key(processor) || !merged.contradictions(processor.as_str()).is_empty() {
+            return self.merge(processor);
+        }
+        match merged.groups.remove(group) {
+            Some(patch) => drop(in_force.groups.insert(group.clone(), patch)),
+            None => drop(in_force.groups.remove(group)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use joblog::testing::Random;
+
     use super::*;
 
     fn orders() -> Processor {
@@ -351,6 +430,11 @@ mod tests {
         Policies::new(book)
     }
 
+    fn set(policies: &mut Policies, table: Table, patch: PolicyPatch) {
+        policies.put(&orders(), table, patch);
+        assert_eq!(policies.enforce(), BTreeSet::from([orders()]));
+    }
+
     fn origin(policies: &Policies, group: Option<&str>, key: &str) -> (String, Origin) {
         let group = group.map(|group| Group::parse(group).unwrap());
         let all = policies.explain(&orders(), group.as_ref(), Priority::Normal);
@@ -361,8 +445,8 @@ mod tests {
     #[test]
     fn the_file_wins_within_a_table_and_the_narrower_table_over_the_file() {
         let mut policies = policies(&[("max_jobs", "20")]);
-        policies.set(
-            &orders(),
+        set(
+            &mut policies,
             Table::Processor,
             patch(&[("max_jobs", "30"), ("lease", "5s")]),
         );
@@ -382,7 +466,7 @@ mod tests {
             ]
         );
         let group = Table::Group(Group::parse("order").unwrap());
-        policies.set(&orders(), group.clone(), patch(&[("max_jobs", "40")]));
+        set(&mut policies, group.clone(), patch(&[("max_jobs", "40")]));
         assert_eq!(
             origin(&policies, Some("order"), "max_jobs"),
             ("40".to_owned(), Origin::Api(group.clone()))
@@ -393,13 +477,13 @@ mod tests {
                 .in_force()
                 .stands_apart(&orders(), &Group::parse("order").unwrap())
         );
-        policies.set(&orders(), group, PolicyPatch::default());
+        set(&mut policies, group, PolicyPatch::default());
         assert!(
             !policies
                 .in_force()
                 .stands_apart(&orders(), &Group::parse("order").unwrap())
         );
-        policies.set(&orders(), Table::Processor, PolicyPatch::default());
+        set(&mut policies, Table::Processor, PolicyPatch::default());
         assert_eq!(policies.live_processors().count(), 0);
     }
 
@@ -428,8 +512,8 @@ mod tests {
     #[test]
     fn a_file_that_comes_to_contradict_what_was_set_stays_in_force_alone() {
         let mut policies = policies(&[]);
-        policies.set(
-            &orders(),
+        set(
+            &mut policies,
             Table::Processor,
             patch(&[("min_jobs", "8"), ("lease", "5s")]),
         );
@@ -445,6 +529,96 @@ mod tests {
         assert!(shadowed[0].starts_with("nothing that was set over the API for `orders` is in force"));
         policies.configure(PolicyBook::default());
         assert_eq!(origin(&policies, None, "lease").0, "5s");
+        assert!(policies.shadowed(&orders()).is_empty());
+    }
+
+    /// Tables that agree and tables that do not, of two processors, one of them in the file.
+    fn some_table(random: &mut Random) -> (Processor, Table, PolicyPatch) {
+        let mut below = |limit: u64| random.next() % limit;
+        let name = ["orders", "mail"][usize::from(below(2) == 0)];
+        let table = match below(6) {
+            0 => Table::Processor,
+            1 => Table::Priority(Priority::Slow),
+            group => Table::Group(Group::parse(&format!("g{group}")).unwrap()),
+        };
+        let said = [
+            &[][..],
+            &[("max_jobs", "20")],
+            &[("max_jobs", "4"), ("lease", "5s")],
+            &[("min_jobs", "9")],
+        ];
+        let said = said[usize::try_from(below(4)).unwrap()];
+        (Processor::parse(name).unwrap(), table, patch(said))
+    }
+
+    #[test]
+    fn one_table_after_the_other_comes_to_the_same_as_all_at_once() {
+        let mut contradicted = 0;
+        for seed in 0..200 {
+            let mut random = Random(seed);
+            let mut book = PolicyBook::default();
+            let written = book.processors.entry(orders()).or_default();
+            written.base = patch(&[("max_delay", "9ms")]);
+            written
+                .groups
+                .insert(Group::parse("g2").unwrap(), PolicyPatch::default());
+            written
+                .groups
+                .insert(Group::parse("g3").unwrap(), patch(&[("max_jobs", "6")]));
+            let mut singly = Policies::new(book.clone());
+            let mut all = Vec::new();
+            for _ in 0..30 {
+                let (processor, table, patch) = some_table(&mut random);
+                let wrong = singly.would_contradict(&processor, table.clone(), patch.clone());
+                singly.put(&processor, table.clone(), patch.clone());
+                singly.enforce();
+                assert_eq!(
+                    wrong.is_empty(),
+                    !singly.left_out.contains_key(&processor),
+                    "seed {seed}"
+                );
+                contradicted += usize::from(!wrong.is_empty());
+                all.push((processor, table, patch));
+                let mut at_once = Policies::new(book.clone());
+                for (processor, table, patch) in &all {
+                    at_once.put(processor, table.clone(), patch.clone());
+                }
+                at_once.enforce();
+                assert_eq!(singly.in_force, at_once.in_force, "seed {seed}: {all:?}");
+                assert_eq!(singly.left_out, at_once.left_out, "seed {seed}: {all:?}");
+                assert_eq!(singly.live, at_once.live);
+            }
+        }
+        assert!(contradicted > 100, "{contradicted}");
+    }
+
+    /// With work that grows with the square of them this takes minutes.
+    #[test]
+    fn ten_thousand_tables_come_into_force() {
+        let mut policies = policies(&[("max_jobs", "20")]);
+        for number in 0..10_000 {
+            let group = Group::parse(&format!("g{number}")).unwrap();
+            let processor = if number % 2 == 0 {
+                orders()
+            } else {
+                Processor::parse(&format!("p{number}")).unwrap()
+            };
+            policies.put(&processor, Table::Group(group), patch(&[("lease", "5s")]));
+        }
+        assert_eq!(policies.enforce().len(), 5_001);
+        // One more is no more work than the first.
+        for number in 0..2_000 {
+            let table = || Table::Group(Group::parse(&format!("g{number}")).unwrap());
+            let said = patch(&[("max_jobs", "7")]);
+            assert!(
+                policies
+                    .would_contradict(&orders(), table(), said.clone())
+                    .is_empty()
+            );
+            set(&mut policies, table(), said);
+        }
+        assert_eq!(policies.of(&orders()).unwrap().groups.len(), 5_000 + 1_000);
+        assert_eq!(origin(&policies, Some("g1999"), "max_jobs").0, "7");
         assert!(policies.shadowed(&orders()).is_empty());
     }
 }

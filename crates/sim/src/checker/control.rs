@@ -151,7 +151,8 @@ impl Checker {
         for processor in &self.plan.processors {
             if policy_name(processor) == name {
                 let patch = value.as_ref().map(max_jobs_of).unwrap_or_default();
-                self.control.policies.set(processor, Table::Processor, patch);
+                self.control.policies.put(processor, Table::Processor, patch);
+                self.control.policies.enforce();
                 self.book = self.control.policies.in_force().clone();
                 if self.ready.is_some() {
                     self.lanes.policies_changed();

@@ -267,6 +267,24 @@ impl World {
         }
     }
 
+    fn change_policies(&mut self, which: usize) {
+        let before = std::mem::replace(&mut self.book, policies(which));
+        if which.is_multiple_of(2) {
+            return self.step(Event::Policies(self.book.clone()));
+        }
+        // One processor after the other comes to the same.
+        let book = self.book.processors.clone();
+        let names: BTreeSet<_> = before
+            .processors
+            .into_keys()
+            .chain(book.keys().cloned())
+            .collect();
+        for name in names {
+            let written = book.get(&name).cloned().map(Box::new);
+            self.step(Event::Policy(name, written));
+        }
+    }
+
     fn play(&mut self, op: Op) {
         match op {
             Op::Arrive { .. } => self.arrive(&op),
@@ -321,10 +339,7 @@ impl World {
                     });
                 }
             }
-            Op::Policies(which) => {
-                self.book = policies(which);
-                self.step(Event::Policies(self.book.clone()));
-            }
+            Op::Policies(which) => self.change_policies(which),
             Op::Pause { lane, other, paused } => self.pause(lane, other, paused),
             Op::Stalled(stalled) => self.step(Event::Stalled(stalled)),
             Op::Gone(at) => {

@@ -165,6 +165,14 @@ impl Model {
             Event::Committed(jobs) => self.committed(&jobs),
             Event::CommitFailed(jobs) => self.commit_failed(&jobs),
             Event::Policies(book) => self.policies(book),
+            Event::Policy(processor, written) => {
+                let mut book = self.book.clone();
+                match written {
+                    Some(written) => drop(book.processors.insert(processor, *written)),
+                    None => drop(book.processors.remove(&processor)),
+                }
+                self.policies(book);
+            }
             Event::Pause {
                 processor,
                 priority,
