@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::bus::Usage;
-use crate::dispatcher::event::{ClosedBy, LaneStats};
+use crate::dispatcher::event::{ClosedBy, Ended, LaneStats};
 use crate::job::{Cause, End, Priority, Status};
 
 /// Upper bounds of the batch size histogram, jobs.
@@ -46,8 +46,6 @@ pub struct Metrics {
     submitted: [AtomicU64; 3],
     /// Submits that met an earlier one under the same id or key.
     replayed: AtomicU64,
-    /// Jobs that ended: ok, error, failed.
-    ended: [AtomicU64; 3],
     /// Jobs that went back to their lane, by cause.
     returned: [AtomicU64; 7],
     /// Batches handed out, by what closed them.
@@ -147,11 +145,6 @@ impl Metrics {
         bump(&self.replayed);
     }
 
-    /// A job ended.
-    pub fn ended(&self, end: End) {
-        bump(&self.ended[end_index(end)]);
-    }
-
     /// A job went back to its lane.
     pub fn returned(&self, cause: Cause) {
         bump(&self.returned[cause_index(cause)]);
@@ -218,7 +211,6 @@ impl Metrics {
         Counts {
             submitted: read(&self.submitted),
             replayed: self.replayed.load(Ordering::Relaxed),
-            ended: read(&self.ended),
             returned: read(&self.returned),
             batches: read(&self.batches),
             batch_sizes: read(&self.batch_sizes),
@@ -238,14 +230,6 @@ fn bump(counter: &AtomicU64) {
 
 fn read<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
     std::array::from_fn(|at| counters[at].load(Ordering::Relaxed))
-}
-
-const fn end_index(end: End) -> usize {
-    match end {
-        End::Ok => 0,
-        End::Error => 1,
-        End::Failed => 2,
-    }
 }
 
 const fn cause_index(cause: Cause) -> usize {
@@ -277,7 +261,6 @@ const fn closed_by_index(closed_by: ClosedBy) -> usize {
 struct Counts {
     submitted: [u64; 3],
     replayed: u64,
-    ended: [u64; 3],
     returned: [u64; 7],
     batches: [u64; 7],
     batch_sizes: [u64; 11],
@@ -320,7 +303,6 @@ impl Collector for Scrape {
 impl Scrape {
     fn jobs(&self, out: &mut Out<'_>) -> fmt::Result {
         let priorities = Priority::ALL.map(Priority::name);
-        let statuses = [End::Ok, End::Error, End::Failed].map(|end| Status::from(end).name());
         out.counters(
             "jitney_jobs_submitted",
             "Jobs accepted and durable",
@@ -332,12 +314,7 @@ impl Scrape {
             "Submits that met an earlier one under the same id or idempotency key",
             self.counts.replayed,
         )?;
-        out.counters(
-            "jitney_jobs_ended",
-            "Jobs that ended",
-            "status",
-            &pairs(&statuses, &self.counts.ended),
-        )?;
+        self.ended(out)?;
         out.counters(
             "jitney_jobs_returned",
             "Jobs that went back to their lane",
@@ -349,6 +326,21 @@ impl Scrape {
             "Outcomes that came under a token that no longer held the job",
             self.counts.late,
         )
+    }
+
+    fn ended(&self, out: &mut Out<'_>) -> fmt::Result {
+        let mut metric =
+            out.0
+                .encode_descriptor("jitney_jobs_ended", "Jobs that ended", None, MetricType::Counter)?;
+        for lane in &self.moment.lanes {
+            let Ended { ok, error, failed } = lane.ended;
+            for (end, ended) in [(End::Ok, ok), (End::Error, error), (End::Failed, failed)] {
+                let [processor, priority] = lane_labels(lane);
+                let status = ("status", Status::from(end).name().to_owned());
+                count(metric.encode_family(&[processor, priority, status])?, ended)?;
+            }
+        }
+        Ok(())
     }
 
     fn batches(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -427,7 +419,7 @@ impl Scrape {
                 |lane| lane.dispatched,
             ),
             ("jitney_lane_jobs_ended", "Jobs of the lane that ended", |lane| {
-                lane.ended
+                lane.ended.all()
             }),
         ];
         for (name, help, value) in counters {
@@ -661,7 +653,11 @@ mod tests {
             not_ready: Some(("w-9".into(), "gone".into())),
             dispatched: 10,
             arrived: 12,
-            ended: 8,
+            ended: Ended {
+                ok: 5,
+                error: 2,
+                failed: 1,
+            },
             rate_in: 2.0,
             rate_out: 1.0,
             predicted_wait: None,
@@ -673,7 +669,6 @@ mod tests {
         let metrics = Metrics::default();
         metrics.submitted(Priority::Normal);
         metrics.submitted(Priority::Normal);
-        metrics.ended(End::Error);
         metrics.returned(Cause::MissingOutcome);
         metrics.batch(ClosedBy::Idle, 3);
         metrics.batch(ClosedBy::Full, 64);
@@ -708,7 +703,10 @@ mod tests {
         });
         for line in [
             "jitney_jobs_submitted_total{priority=\"NORMAL\"} 2",
-            "jitney_jobs_ended_total{status=\"processed_error\"} 1",
+            "jitney_jobs_ended_total{processor=\"orders\",priority=\"NORMAL\",status=\"processed_ok\"} 5",
+            "jitney_jobs_ended_total{processor=\"orders\",priority=\"NORMAL\",status=\"processed_error\"} 2",
+            "jitney_jobs_ended_total{processor=\"orders\",priority=\"NORMAL\",status=\"batch_failed\"} 1",
+            "jitney_lane_jobs_ended_total{processor=\"orders\",priority=\"NORMAL\"} 8",
             "jitney_jobs_returned_total{cause=\"missing_outcome\"} 1",
             "jitney_batches_total{closed_by=\"full\"} 2",
             "jitney_batch_jobs_bucket{le=\"4.0\"} 1",

@@ -91,11 +91,11 @@ fn describe(job: &Job, output: Output) {
     line("group", job.group.as_str());
     line("priority", job.priority.name());
     line("status", &format!("{} ({})", job.status.name(), job.state.name()));
-    if job.attempts > 0 || job.crashes > 0 {
-        line(
-            "failures",
-            &format!("{} attempts, {} crashes", job.attempts, job.crashes),
-        );
+    if job.attempts > 0 {
+        line("tries", &job.attempts.to_string());
+    }
+    if job.crashes > 0 {
+        line("crashes", &job.crashes.to_string());
     }
     if let Some(key) = &job.key {
         line("key", key);

@@ -69,7 +69,9 @@ struct Lane {
     workers_not_ready: u64,
     #[serde(default)]
     not_ready: Option<NotReady>,
-    ended: u64,
+    processed_ok: u64,
+    processed_error: u64,
+    batch_failed: u64,
 }
 
 /// One of the workers that cannot start.
@@ -152,7 +154,8 @@ async fn list(args: LsArgs, output: Output) -> Result<Exit, Failure> {
         "DEAD",
         "OLDEST",
         "WORKERS",
-        "ENDED",
+        "OK",
+        "FAILED",
         "",
     ];
     let row = |lane: Lane| {
@@ -169,7 +172,8 @@ async fn list(args: LsArgs, output: Output) -> Result<Exit, Failure> {
             lane.dead.to_string(),
             oldest.unwrap_or_else(|| "-".to_owned()),
             lane.workers.to_string(),
-            lane.ended.to_string(),
+            lane.processed_ok.to_string(),
+            (lane.processed_error + lane.batch_failed).to_string(),
             remarks,
         ]
     };
@@ -185,7 +189,8 @@ mod tests {
     fn a_lane_says_what_to_look_at() {
         let lane = |workers_not_ready, not_ready, paused| {
             let lane = json!({"processor": "orders", "priority": "NORMAL", "paused": paused, "queued": 1, "running": 0,
-                "retrying": 0, "workers": 2, "workers_not_ready": workers_not_ready, "not_ready": not_ready, "ended": 0});
+                "retrying": 0, "workers": 2, "workers_not_ready": workers_not_ready, "not_ready": not_ready,
+                "processed_ok": 0, "processed_error": 0, "batch_failed": 0});
             serde_json::from_value::<Lane>(lane).unwrap().remarks()
         };
         let broken = json!({"worker": "w-1", "why": "`./x` exited with code 1"});

@@ -6,7 +6,7 @@ use crate::clock::Mono;
 use crate::dispatcher::Dispatcher;
 use crate::dispatcher::entry::{Place, Spent};
 use crate::dispatcher::event::{Change, Requeue};
-use crate::job::{Cause, JobId};
+use crate::job::{Cause, End, JobId};
 use crate::mutants::{Mutant, active};
 
 /// A change of one job on its way to the disk.
@@ -85,7 +85,7 @@ impl Dispatcher {
                 self.leave_lease(slot);
             }
             match commit.change {
-                Change::Finish(_) => self.finish(slot, commit.by_settle),
+                Change::Finish(finish) => self.finish(slot, finish.end, commit.by_settle),
                 Change::Requeue(requeue) => {
                     self.count(slot, &requeue);
                     self.jobs[slot].tried().spent = Spent::No;
@@ -177,13 +177,13 @@ impl Dispatcher {
         tried.crashes = requeue.crashes;
     }
 
-    fn finish(&mut self, slot: u32, by_settle: bool) {
+    fn finish(&mut self, slot: u32, end: End, by_settle: bool) {
         self.close_member(slot, by_settle);
         let now = self.now.mono;
         let processor = self.queues[self.jobs[slot].queue].processor;
         self.processors[processor].rate.count(now);
         let lane = self.lane_of(slot);
-        lane.ended += 1;
+        lane.ended.count(end);
         lane.rate_out.count(now);
         self.erase(slot);
     }

@@ -323,6 +323,34 @@ pub struct JobStatus {
     pub started: Option<WallMs>,
 }
 
+/// How many jobs ended, by how they did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// `processed_ok`.
+    pub ok: u64,
+    /// `processed_error`.
+    pub error: u64,
+    /// `batch_failed`.
+    pub failed: u64,
+}
+
+impl Ended {
+    /// One more.
+    pub const fn count(&mut self, end: End) {
+        match end {
+            End::Ok => self.ok += 1,
+            End::Error => self.error += 1,
+            End::Failed => self.failed += 1,
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn all(&self) -> u64 {
+        self.ok + self.error + self.failed
+    }
+}
+
 /// One lane, counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LaneStats {
@@ -351,7 +379,7 @@ pub struct LaneStats {
     /// Jobs arrived so far.
     pub arrived: u64,
     /// Jobs ended so far.
-    pub ended: u64,
+    pub ended: Ended,
     /// Jobs that arrive per second, as of late.
     pub rate_in: f64,
     /// Jobs that end per second, as of late.

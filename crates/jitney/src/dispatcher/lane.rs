@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::clock::Mono;
 use crate::dispatcher::closing::Limits;
 use crate::dispatcher::entry::{Jobs, Order, Place};
+use crate::dispatcher::event::Ended;
 use crate::dispatcher::queue::{Cut, Sort};
 use crate::dispatcher::rate::Rate;
 use crate::dispatcher::share::Share;
@@ -33,7 +34,7 @@ pub(super) struct Lane {
     pub(super) total: u64,
     pub(super) dispatched: u64,
     pub(super) arrived: u64,
-    pub(super) ended: u64,
+    pub(super) ended: Ended,
     pub(super) rate_in: Rate,
     pub(super) rate_out: Rate,
 }
@@ -53,7 +54,7 @@ impl Lane {
             total: 0,
             dispatched: 0,
             arrived: 0,
-            ended: 0,
+            ended: Ended::default(),
             rate_in: Rate::NONE,
             rate_out: Rate::NONE,
         }

@@ -282,7 +282,6 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         for (id, change) in &settling.changed {
             match change {
                 Change::Finish(finish) => {
-                    self.metrics.ended(finish.end);
                     tracing::trace!(job = %id, end = ?finish.end, reason = ?finish.reason, "job ended");
                 }
                 Change::Requeue(requeue) => {

@@ -11,6 +11,7 @@ use super::{App, figures, headers, submit, view};
 use crate::dispatcher::event::LaneStats;
 use crate::driver::port::{Answer, Command, Info, Readiness};
 use crate::driver::refusal::Refusal;
+use crate::job::Status;
 use crate::limits::Limits;
 use crate::metrics::{Limit, Moment, ServerMoment};
 use crate::units::{format_duration, format_size};
@@ -102,7 +103,15 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
     json.key("dispatched");
     json.number(lane.dispatched);
     json.key("ended");
-    json.number(lane.ended);
+    json.number(lane.ended.all());
+    for (status, count) in [
+        (Status::ProcessedOk, lane.ended.ok),
+        (Status::ProcessedError, lane.ended.error),
+        (Status::BatchFailed, lane.ended.failed),
+    ] {
+        json.key(status.name());
+        json.number(count);
+    }
     json.key("rate_in");
     json.tenths(lane.rate_in);
     json.key("rate_out");

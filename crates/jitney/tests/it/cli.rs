@@ -282,6 +282,17 @@ fn a_failed_job_exits_1_and_a_good_one_prints_its_result_alone() {
         &server.url(),
     ]);
     assert_shows!(stdout(&output));
+
+    // One that went well was said to have failures: its attempt.
+    let tried = done.replace(r#""attempts":0,"crashes":0"#, r#""attempts":2,"crashes":1"#);
+    let server = CannedServer::new("200 OK", &tried);
+    let id = "0199b7a0-0000-7000-8000-000000000001";
+    let output = run(&["job", "get", id, "--url", &server.url()]);
+    let shown = stdout(&output);
+    assert!(
+        shown.contains("\ntries      2\ncrashes    1\n") && !shown.contains("failures"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -343,7 +354,7 @@ fn data_comes_from_the_arguments_a_file_or_a_pipe() {
 
 #[test]
 fn lanes_are_a_table_for_people_and_the_answer_for_programs() {
-    let lanes = r#"{"lanes":[{"processor":"orders","priority":"NORMAL","queued":3,"scheduled":0,"running":16,"retrying":0,"dead":0,"oldest_age_ms":1500,"workers":2,"arrived":1019,"dispatched":1016,"ended":1000},{"processor":"mail","priority":"SLOW","queued":0,"scheduled":0,"running":0,"retrying":0,"dead":0,"oldest_age_ms":null,"workers":0,"arrived":0,"dispatched":0,"ended":0}]}"#;
+    let lanes = r#"{"lanes":[{"processor":"orders","priority":"NORMAL","queued":3,"scheduled":0,"running":16,"retrying":0,"dead":0,"oldest_age_ms":1500,"workers":2,"arrived":1019,"dispatched":1016,"ended":1000,"processed_ok":990,"processed_error":7,"batch_failed":3},{"processor":"mail","priority":"SLOW","queued":0,"scheduled":0,"running":0,"retrying":0,"dead":0,"oldest_age_ms":null,"workers":0,"arrived":0,"dispatched":0,"ended":0,"processed_ok":0,"processed_error":0,"batch_failed":0}]}"#;
     let server = CannedServer::new("200 OK", lanes);
     let output = run(&["lane", "ls", "--url", &server.url()]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));

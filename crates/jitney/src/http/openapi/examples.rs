@@ -142,7 +142,7 @@ pub(super) fn lanes() -> Value {
     json!({"lanes": [{"processor": "payments", "priority": "REALTIME", "paused": false, "queued": 3, "scheduled": 0, "running": 2,
         "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4, "workers_not_ready": 1,
         "not_ready": {"worker": "w-9", "why": "`./executor.py` exited with code 1"}, "arrived": 12, "dispatched": 10, "ended": 8,
-        "rate_in": 2.0, "rate_out": 1.5, "predicted_wait_ms": 4000}]})
+        "processed_ok": 6, "processed_error": 1, "batch_failed": 1, "rate_in": 2.0, "rate_out": 1.5, "predicted_wait_ms": 4000}]})
 }
 
 pub(super) fn lane_paused(paused: bool) -> Value {

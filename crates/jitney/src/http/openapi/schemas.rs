@@ -322,7 +322,16 @@ fn lane() -> Value {
         ("not_ready", or_null(not_ready())),
         ("arrived", count("Jobs that came, in all.")),
         ("dispatched", count("Jobs that were handed out, in all.")),
-        ("ended", count("Jobs that ended, in all.")),
+        (
+            "ended",
+            count("Jobs that ended, in all: the next three together."),
+        ),
+        ("processed_ok", count("Jobs that ended with a result, in all.")),
+        ("processed_error", count("Jobs that ended with an error, in all.")),
+        (
+            "batch_failed",
+            count("Jobs that were given up without an outcome, in all."),
+        ),
         ("rate_in", rate("Jobs per second that came, about the last 30 s.")),
         (
             "rate_out",

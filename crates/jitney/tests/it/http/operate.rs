@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jitney::bus::{Capabilities, Usage};
-use jitney::dispatcher::event::LaneStats;
+use jitney::dispatcher::event::{Ended, LaneStats};
 use jitney::driver::port::{Answer, Command, Info, Readiness};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{Priority, Processor};
@@ -48,7 +48,11 @@ async fn edge(readiness: Readiness) -> TestEdge {
             not_ready: Some(("w-9".into(), "gone".into())),
             dispatched: 10,
             arrived: 12,
-            ended: 8,
+            ended: Ended {
+                ok: 5,
+                error: 2,
+                failed: 1,
+            },
             rate_in: 2.04,
             rate_out: 1.0,
             predicted_wait: Some(Duration::from_secs(4)),
@@ -68,7 +72,7 @@ async fn lanes_are_counted() {
             json!({"lanes": [{"processor": "orders", "priority": "SLOW", "paused": false, "queued": 3, "scheduled": 0,
                 "running": 2, "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4,
                 "workers_not_ready": 1, "not_ready": {"worker": "w-9", "why": "gone"}, "arrived": 12,
-                "dispatched": 10, "ended": 8, "rate_in": 2.0, "rate_out": 1.0, "predicted_wait_ms": 4000}]})
+                "dispatched": 10, "ended": 8, "processed_ok": 5, "processed_error": 2, "batch_failed": 1, "rate_in": 2.0, "rate_out": 1.0, "predicted_wait_ms": 4000}]})
         )
     );
     refused(edge.get("/v1/lanes?processor=x"), 400, "unknown_field", "no").await;
