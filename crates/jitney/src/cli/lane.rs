@@ -11,7 +11,9 @@ use super::failure::Failure;
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit::priority_parser;
+use crate::client::Client;
 use crate::job::Priority;
+use crate::near::nearest;
 use crate::units::rounded_duration;
 
 /// The lanes of the server.
@@ -65,6 +67,7 @@ struct Lane {
     #[serde(default)]
     oldest_age_ms: Option<u64>,
     workers: u64,
+    dispatched: u64,
     #[serde(default)]
     workers_not_ready: u64,
     #[serde(default)]
@@ -81,7 +84,25 @@ struct NotReady {
     why: String,
 }
 
+/// Who works on the jobs of a processor.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Attention {
+    /// Somebody does.
+    Worked,
+    /// Somebody did, and nobody does now.
+    NotNow,
+    /// Nobody ever did since the server started; perhaps another name was meant, of one that is worked on.
+    Never {
+        /// That name.
+        did_you_mean: Option<String>,
+    },
+}
+
 impl Lane {
+    fn ever_worked(&self) -> bool {
+        self.workers > 0 || self.dispatched > 0
+    }
+
     /// What somebody should look at.
     fn remarks(&self) -> String {
         let mut remarks = Vec::new();
@@ -107,6 +128,54 @@ pub(super) async fn run(command: LaneCommand, output: Output) -> Result<Exit, Fa
     }
 }
 
+/// Asks who works on the jobs of a processor; `None` where the server does not say: it is a help, not an answer.
+pub(super) async fn attention(client: &Client, processor: &str) -> Option<Attention> {
+    Some(attention_in(&lanes(client).await?, processor))
+}
+
+async fn lanes(client: &Client) -> Option<Vec<Lane>> {
+    let lanes = client.lanes().await.ok()?;
+    let lanes: Lanes = serde_json::from_str(lanes.json()).ok()?;
+    Some(lanes.lanes)
+}
+
+fn attention_in(lanes: &[Lane], processor: &str) -> Attention {
+    let mut own = lanes.iter().filter(|lane| lane.processor == processor);
+    if own.clone().any(|lane| lane.workers > 0) {
+        return Attention::Worked;
+    }
+    if own.any(Lane::ever_worked) {
+        return Attention::NotNow;
+    }
+    let worked = lanes.iter().filter(|lane| lane.ever_worked());
+    let near = nearest(processor, worked.map(|lane| lane.processor.as_str()));
+    Attention::Never {
+        did_you_mean: near.map(str::to_owned),
+    }
+}
+
+/// What to know beside a change that was made: a lane may be paused before its processor is there, and so may one
+/// whose name is misspelt; resuming a lane that is not there does nothing.
+fn beside_change(lanes: &[Lane], processor: &str, paused: bool) -> Option<String> {
+    let Attention::Never { did_you_mean } = attention_in(lanes, processor) else {
+        return None;
+    };
+    let mut text = match paused {
+        true => {
+            format!("note: no worker has asked for `{processor}` yet; it stays paused for those who come")
+        }
+        false if lanes.iter().any(|lane| lane.processor == processor) => return None,
+        false => format!("note: `{processor}` has no lanes, so none was paused"),
+    };
+    if let Some(name) = did_you_mean {
+        text.push_str(&format!("; did you mean `{name}`?"));
+        if paused {
+            text.push_str(&format!(" `jitney lane resume {processor}` takes it back"));
+        }
+    }
+    Some(text)
+}
+
 async fn set_paused(args: PauseArgs, paused: bool, output: Output) -> Result<Exit, Failure> {
     let client = args.server.client()?;
     let priorities = args
@@ -125,6 +194,11 @@ async fn set_paused(args: PauseArgs, paused: bool, output: Output) -> Result<Exi
             let what = if paused { "is paused" } else { "goes on" };
             output.line(&format!("{} {name} {what}", args.processor));
         }
+    }
+    if let Some(lanes) = lanes(&client).await
+        && let Some(note) = beside_change(&lanes, &args.processor, paused)
+    {
+        output.note(&note);
     }
     Ok(Exit::Done)
 }
@@ -186,11 +260,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_near_one_that_is_worked_on_was_probably_meant() {
+        let lanes: Vec<Lane> = [("payments", 0, 9), ("mail", 2, 0), ("paymnts", 0, 0), ("orders", 0, 3)]
+            .into_iter()
+            .map(|(processor, workers, dispatched)| {
+                let lane = json!({"processor": processor, "priority": "NORMAL", "queued": 0, "running": 0, "retrying": 0,
+                    "workers": workers, "dispatched": dispatched, "processed_ok": 0, "processed_error": 0,
+                    "batch_failed": 0});
+                serde_json::from_value(lane).unwrap()
+            })
+            .collect();
+        let never = |name: Option<&str>| Attention::Never {
+            did_you_mean: name.map(str::to_owned),
+        };
+        for (processor, expected) in [
+            ("mail", Attention::Worked),
+            ("orders", Attention::NotNow),
+            ("paymens", never(Some("payments"))),
+            ("paymnts", never(Some("payments"))),
+            ("invoices", never(None)),
+        ] {
+            assert_eq!(attention_in(&lanes, processor), expected, "{processor}");
+        }
+    }
+
+    #[test]
     fn a_lane_says_what_to_look_at() {
         let lane = |workers_not_ready, not_ready, paused| {
             let lane = json!({"processor": "orders", "priority": "NORMAL", "paused": paused, "queued": 1, "running": 0,
-                "retrying": 0, "workers": 2, "workers_not_ready": workers_not_ready, "not_ready": not_ready,
-                "processed_ok": 0, "processed_error": 0, "batch_failed": 0});
+                "retrying": 0, "workers": 2, "workers_not_ready": workers_not_ready, "not_ready": not_ready, "dispatched": 0, "processed_ok": 0,
+                "processed_error": 0, "batch_failed": 0});
             serde_json::from_value::<Lane>(lane).unwrap().remarks()
         };
         let broken = json!({"worker": "w-1", "why": "`./x` exited with code 1"});

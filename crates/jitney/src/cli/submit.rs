@@ -12,16 +12,20 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::job;
+use super::lane::{self, Attention};
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit_lines::Lines;
-use crate::client::{Error, Submit, is_json, parse_id};
+use crate::client::{Client, Error, Job, Submit, is_json, parse_id};
 use crate::job::{JobId, Payload, Priority, Processor};
 use crate::units::parse_duration;
 
 /// The most data that is read for one job: far above any server's limit, so that the server's own answer
 /// names it.
 const DATA_BYTES_MAX: u64 = 256 << 20;
+
+/// When somebody who waits is told that nobody works on the job.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Submit a job, with --wait print its result; or with --ndjson a job for each line.
 #[derive(Args, Debug)]
@@ -82,19 +86,12 @@ pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failur
     let client = args.server.client()?;
     let submit = build(&args)?;
     if let Some(wait) = args.wait {
-        let job = client.submit_and_wait(submit, wait).await?;
+        let job = submit_and_wait(&args, &client, submit, wait, output).await?;
         return Ok(job::show_result(&job, output));
     }
     let submitted = client.submit(submit).await?;
     if submitted.workers == Some(0) {
-        let hint = submitted
-            .did_you_mean
-            .map(|name| format!("; did you mean `{name}`?"));
-        output.note(&format!(
-            "note: no worker has asked for `{}` yet; the job waits for one{}",
-            args.processor,
-            hint.unwrap_or_default()
-        ));
+        nobody_works(&args, submitted.did_you_mean.as_deref(), output);
     }
     if output.json {
         output.line(submitted.job.json());
@@ -102,6 +99,41 @@ pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failur
         output.line(&submitted.job.id.to_string());
     }
     Ok(Exit::Done)
+}
+
+/// Waits for the result, and does not keep from whoever waits that nobody works on it.
+async fn submit_and_wait(
+    args: &SubmitArgs,
+    client: &Client,
+    submit: Submit,
+    wait: Duration,
+    output: Output,
+) -> Result<Job, Error> {
+    let ended = client.submit_and_wait(submit, wait);
+    let look = async {
+        // Most jobs are done by then.
+        tokio::time::sleep((wait / 2).min(LOOK_AFTER)).await;
+        match lane::attention(client, &args.processor).await {
+            Some(Attention::NotNow) => nobody_works(args, None, output),
+            Some(Attention::Never { did_you_mean }) => nobody_works(args, did_you_mean.as_deref(), output),
+            Some(Attention::Worked) | None => {}
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        job = ended => job,
+        job = look => job,
+    }
+}
+
+fn nobody_works(args: &SubmitArgs, did_you_mean: Option<&str>, output: Output) {
+    let hint = did_you_mean.map(|name| format!("; did you mean `{name}`?"));
+    output.note(&format!(
+        "note: no worker has asked for `{}` yet; the job waits for one{}",
+        args.processor,
+        hint.unwrap_or_default()
+    ));
 }
 
 fn build(args: &SubmitArgs) -> Result<Submit, Failure> {

@@ -343,6 +343,24 @@ fn jitney(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// A worker takes a job of this processor.
+fn lease_one(url: &str, processor: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let post = async |what: &str, body: Value| {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("{url}/v1/processors/{processor}/{what}");
+        let answer = client.post(url).json(&body).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    runtime.block_on(async {
+        assert_eq!(post("jobs", json!(1)).await, 202);
+        assert_eq!(post("lease", json!({"worker": "w"})).await, 200);
+    });
+}
+
 /// What a command prints, which must go well.
 fn said(directory: &Path, url: &str, arguments: &[&str]) -> String {
     let output = jitney(directory, &[arguments, &["--url", url]].concat())
@@ -351,6 +369,42 @@ fn said(directory: &Path, url: &str, arguments: &[&str]) -> String {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap() + &error
+}
+
+/// A misspelt lane was said to be paused, and that was all.
+#[test]
+fn a_name_that_nobody_works_on_is_told_with_the_one_that_was_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = ServerProcess::start(&mut jitney(
+        directory.path(),
+        &["serve", "--listen", "127.0.0.1:0", "--bus", "memory"],
+    ));
+    let url = url_in(&server.line_with("listening on"));
+    let run = |arguments: &[&str]| said(directory.path(), &url, arguments);
+    lease_one(&url, "payments");
+    assert_eq!(
+        run(&["lane", "pause", "paymens", "SLOW"]),
+        "paymens SLOW is paused\nnote: no worker has asked for `paymens` yet; it stays paused for those who come; did \
+         you mean `payments`? `jitney lane resume paymens` takes it back\n"
+    );
+    assert_eq!(
+        run(&["lane", "resume", "paymens", "SLOW"]),
+        "paymens SLOW goes on\n"
+    );
+    assert_eq!(
+        run(&["lane", "resume", "paymentz", "SLOW"]),
+        "paymentz SLOW goes on\nnote: `paymentz` has no lanes, so none was paused; did you mean `payments`?\n"
+    );
+    let waited = ["submit", "paymentz", "1", "--wait", "300ms", "--url", &url];
+    let waited = jitney(directory.path(), &waited).output().unwrap();
+    assert_eq!(waited.status.code(), Some(4));
+    let error = String::from_utf8(waited.stderr).unwrap();
+    assert!(
+        error.starts_with(
+            "note: no worker has asked for `paymentz` yet; the job waits for one; did you mean `payments`?\n"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -364,7 +418,8 @@ fn lanes_and_policies_are_controlled_from_the_command_line() {
     let run = |arguments: &[&str]| said(directory.path(), &url, arguments);
     assert_eq!(
         run(&["lane", "pause", "orders"]),
-        "orders REALTIME is paused\norders NORMAL is paused\norders SLOW is paused\n"
+        "orders REALTIME is paused\norders NORMAL is paused\norders SLOW is paused\nnote: no worker has asked for \
+         `orders` yet; it stays paused for those who come\n"
     );
     assert_eq!(
         run(&["lane", "resume", "orders", "SLOW"]),
