@@ -1,4 +1,4 @@
-//! `[processor.NAME]` and its narrower tables: how jobs gather and retry.
+//! `[processor.NAME]` and its narrower tables: how jobs gather and retry; `[processor."*"]`, the same for all.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,18 @@ use super::report::{Complaint, Complaints, Place, suggestion};
 use super::source::{Keys, Source};
 use crate::job::{Group, Priority, Processor};
 pub(super) use crate::policy::KEYS;
-use crate::policy::{Contradiction, PolicyBook, PolicyPatch, ProcessorPolicy, isolated, together};
+use crate::policy::{Contradiction, FOR_ALL, PolicyBook, PolicyPatch, ProcessorPolicy, isolated, together};
+
+/// The name of what is written for all processors, which is none of a processor.
+const ALL: &str = "*";
+
+/// What is written for all processors.
+#[derive(Default)]
+struct ForAll {
+    written: Option<Written>,
+    /// What is wrong with it alone, which is no mistake of each processor too.
+    mistakes: Vec<Complaint>,
+}
 
 /// The tables of one processor.
 struct Written {
@@ -28,8 +39,16 @@ pub(super) fn read(
     let Some(table) = source.table(value, "[processor]", complaints) else {
         return;
     };
+    let all = table.iter().find(|(key, _)| key.get_ref().as_ref() == ALL);
+    let all = match all {
+        Some((_, value)) => read_all(value, source, complaints),
+        None => ForAll::default(),
+    };
     for (key, value) in table {
         let name = key.get_ref().as_ref();
+        if name == ALL {
+            continue;
+        }
         let Some(processor) = Processor::parse(name) else {
             complaints.push(bad_name(
                 "processor",
@@ -44,8 +63,38 @@ pub(super) fn read(
             continue;
         };
         let written = read_processor(table, name, source, complaints);
-        written.check(name, complaints);
+        written.check(name, &all, complaints);
         policies.processors.insert(processor, written.into_policy());
+    }
+    if let Some(written) = all.written {
+        *policies.all = written.into_policy();
+    }
+}
+
+/// Reads `[processor."*"]`.
+fn read_all(value: &Spanned<DeValue<'_>>, source: &Source, complaints: &mut Complaints) -> ForAll {
+    let title = format!("[processor.{FOR_ALL}]");
+    let Some(table) = source.table(value, &title, complaints) else {
+        return ForAll::default();
+    };
+    if let Some((key, _)) = table.iter().find(|(key, _)| key.get_ref().as_ref() == "group") {
+        complaints.push(
+            Complaint::new(
+                format!("`group` has no place in {title}"),
+                source.place(key.span()),
+            )
+            .hint("each processor has groups of its own: write [processor.NAME.group.GROUP]"),
+        );
+    }
+    let mut written = read_processor(table, FOR_ALL, source, complaints);
+    written.groups.clear();
+    let mistakes = written.mistakes(ALL, &ForAll::default());
+    for mistake in &mistakes {
+        complaints.push(mistake.clone());
+    }
+    ForAll {
+        written: Some(written),
+        mistakes,
     }
 }
 
@@ -144,14 +193,29 @@ impl Written {
         }
     }
 
+    /// Complains about contradictions, but for those that are mistakes of what is written for all.
+    fn check(&self, name: &str, all: &ForAll, complaints: &mut Complaints) {
+        for mistake in self.mistakes(name, all) {
+            let told = |other: &Complaint| other.place == mistake.place;
+            if !all.mistakes.iter().any(told) {
+                complaints.push(mistake);
+            }
+        }
+    }
+
     /// Checks every combination of tables that can be in force together, and names each contradiction once.
-    fn check(&self, name: &str, complaints: &mut Complaints) {
-        let mut found = Vec::new();
+    fn mistakes(&self, name: &str, all: &ForAll) -> Vec<Complaint> {
+        let mut found: Vec<Complaint> = Vec::new();
         let groups = || std::iter::once(None).chain(self.groups.values().map(Some));
         for priority in Priority::ALL {
             let lane = self.priorities[priority.index()].as_ref();
+            let wider = all
+                .written
+                .iter()
+                .flat_map(|all| std::iter::once(&all.base).chain(all.priorities[priority.index()].as_ref()));
             for group in groups() {
-                let layers: Vec<_> = std::iter::once(&self.base).chain(lane).chain(group).collect();
+                let own = std::iter::once(&self.base).chain(lane).chain(group);
+                let layers: Vec<_> = wider.clone().chain(own).collect();
                 Layers { priority, layers }.check(name, &mut found);
             }
         }
@@ -160,11 +224,13 @@ impl Written {
                 found.push(complaint(&wrong, realtime.first_place(wrong.keys)));
             }
         }
-        for (at, complaint) in found.iter().enumerate() {
-            if !found[..at].contains(complaint) {
-                complaints.push(complaint.clone());
+        let mut once = Vec::with_capacity(found.len());
+        for complaint in found {
+            if !once.contains(&complaint) {
+                once.push(complaint);
             }
         }
+        once
     }
 }
 

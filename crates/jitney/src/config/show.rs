@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::value::typed;
 use super::{Config, DEFAULT_TOML, Place, Written, route, server};
 use crate::job::{Priority, Processor};
-use crate::policy::{Policy, ProcessorPolicy};
+use crate::policy::{Policy, ProcessorPolicy, Table};
 
 /// A value in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +32,10 @@ pub fn show(config: &Config) -> Vec<Shown> {
         of_processor(config, name, written, &mut shown);
     }
     for priority in Priority::ALL {
-        let policy = crate::policy::PolicyPatch::default().over_defaults(priority);
-        let title = format!("[processor.*] {priority}");
-        of_policy(&title, &policy, config, &[], &mut shown);
+        let policy = config.options.policies.resolve_others(priority);
+        let [base, lane] = for_all(priority);
+        let title = format!("{base} {priority}");
+        of_policy(&title, &policy, config, &[&base, &lane], &mut shown);
     }
     of_routes(&config.written, &mut shown);
     shown
@@ -64,17 +65,24 @@ fn of_processor(config: &Config, name: &Processor, written: &ProcessorPolicy, sh
     let base = format!("[processor.{}]", name.as_str());
     let policies = &config.options.policies;
     for priority in Priority::ALL {
+        let [all, all_lane] = for_all(priority);
         let lane = format!("[processor.{}.priority.{priority}]", name.as_str());
         let policy = policies.resolve_lane(name, priority);
         let title = format!("{base} {priority}");
-        of_policy(&title, &policy, config, &[&base, &lane], shown);
+        of_policy(&title, &policy, config, &[&all, &all_lane, &base, &lane], shown);
         for group in written.groups.keys() {
             let narrow = format!("[processor.{}.group.{}]", name.as_str(), group.as_str());
             let policy = policies.resolve(name, group, priority);
             let title = format!("{narrow} {priority}");
-            of_policy(&title, &policy, config, &[&base, &lane, &narrow], shown);
+            let tables = [&*all, &all_lane, &base, &lane, &narrow];
+            of_policy(&title, &policy, config, &tables, shown);
         }
     }
+}
+
+/// The headings of what is written for all processors.
+fn for_all(priority: Priority) -> [String; 2] {
+    [Table::Processor, Table::Priority(priority)].map(|table| table.heading_for_all().to_string())
 }
 
 /// `tables`: those that say something of this policy, the widest first.

@@ -290,6 +290,40 @@ fn the_narrower_table_wins() {
 }
 
 #[test]
+fn what_is_written_for_all_processors_is_below_what_is_written_for_one() {
+    let config = parsed(
+        "[processor.orders]\nmax_jobs = 20\n[processor.'*']\nmax_jobs = 30\nmax_attempts = 7\nbackoff = '1s'\n\
+         [processor.'*'.priority.SLOW]\nmax_jobs = 90\nbackoff = '2s'\n",
+    );
+    let policies = &config.options.policies;
+    let of = |name: &str, priority| {
+        let policy = policies.resolve_lane(&Processor::parse(name).unwrap(), priority);
+        (
+            policy.max_jobs,
+            policy.max_attempts,
+            policy.backoff.as_millis(),
+            policy.max_crashes,
+        )
+    };
+    assert_eq!(of("orders", Priority::Normal), (20, 7, 1_000, 3));
+    assert_eq!(of("orders", Priority::Slow), (20, 7, 2_000, 3));
+    assert_eq!(of("other", Priority::Normal), (30, 7, 1_000, 3));
+    assert_eq!(of("other", Priority::Slow), (90, 7, 2_000, 3));
+    assert_eq!(of("other", Priority::Realtime), (1, 7, 1_000, 3));
+    let at = policies.places.of("[processor.\"*\"]", "max_attempts").unwrap();
+    assert_eq!(at.to_string(), "jitney.toml:5");
+}
+
+#[test]
+fn mistakes_in_what_is_written_for_all_are_named_once_and_those_of_both_in_the_narrower() {
+    assert_shows!(mistakes(
+        "[processor.'*']\nmax_job = 3\nmin_jobs = 10\nlease = '4s'\nheartbeat = '3s'\n\
+         [processor.'*'.priority.REALTIME]\nmax_jobs = 2\n[processor.'*'.group.x]\nlease = '1s'\n\
+         [processor.a]\nmax_jobs = 4\n[processor.b]\nmax_attempts = 2\n[processor.'**']\n"
+    ));
+}
+
+#[test]
 fn a_route_is_read_with_its_schema() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("order.json"), r#"{"type":"object"}"#).unwrap();

@@ -13,10 +13,7 @@ impl Dispatcher {
         let affected: Vec<bool> = self
             .processors
             .iter()
-            .map(|state| {
-                let earlier = self.policies.processors.get(&state.name);
-                earlier.map(sorting) != book.processors.get(&state.name).map(sorting)
-            })
+            .map(|state| sorting(&self.policies, &state.name) != sorting(&book, &state.name))
             .collect();
         self.policies = book;
         self.keyed = self.policies.groups_by_key();
@@ -30,8 +27,8 @@ impl Dispatcher {
     /// The same, of one processor.
     pub(super) fn change_policy(&mut self, processor: Processor, written: Option<Box<ProcessorPolicy>>) {
         let earlier = self.policies.processors.get(&processor);
-        let sorts_anew = earlier.map(sorting) != written.as_deref().map(sorting);
-        let at = self.processors.iter().position(|state| state.name == processor);
+        let sorts_anew = earlier.map(own_sorting) != written.as_deref().map(own_sorting);
+        let at = self.by_name.get(&processor).copied();
         match written {
             Some(written) => drop(self.policies.processors.insert(processor, *written)),
             None => drop(self.policies.processors.remove(&processor)),
@@ -135,11 +132,19 @@ impl Dispatcher {
 }
 
 /// What decides which jobs are mixed: the groups with policies of their own, and what each table groups by.
-fn sorting(written: &ProcessorPolicy) -> Vec<(Option<&Group>, Option<GroupBy>)> {
+type Sorting<'a> = Vec<(Option<&'a Group>, Option<GroupBy>)>;
+
+fn sorting<'a>(book: &'a PolicyBook, processor: &Processor) -> Sorting<'a> {
+    let written = std::iter::once(&*book.all).chain(book.processors.get(processor));
+    written.flat_map(own_sorting).collect()
+}
+
+/// The part that one processor's tables have in it.
+fn own_sorting(written: &ProcessorPolicy) -> Sorting<'_> {
     let tables = std::iter::once(&written.base).chain(&written.priorities);
+    let tables = tables.map(|table| (None, table.group_by));
     let groups = written.groups.iter();
     tables
-        .map(|table| (None, table.group_by))
         .chain(groups.map(|(group, table)| (Some(group), table.group_by)))
         .collect()
 }

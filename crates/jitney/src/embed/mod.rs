@@ -347,8 +347,11 @@ impl Builder {
         if let Some(name) = &self.no_name {
             return wrong(format!("`{name}` is no name of a processor"));
         }
-        for (processor, policy) in &self.options.policies.processors {
-            if let Some(first) = policy.contradictions(processor.as_str()).first() {
+        let policies = &self.options.policies;
+        let named = policies.processors.iter();
+        let named = named.map(|(processor, policy)| (processor.as_str(), policy));
+        for (name, policy) in std::iter::once(("*", &*policies.all)).chain(named) {
+            if let Some(first) = policy.contradictions(name, &policies.all).first() {
                 return wrong(first.message.clone());
             }
         }

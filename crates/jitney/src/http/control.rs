@@ -268,15 +268,16 @@ fn shown(view: &PolicyView) -> Json {
         json.key(explained.key);
         let (from, table) = match &explained.origin {
             Origin::Default => ("default", None),
-            Origin::Config(table) => ("config", Some(table)),
-            Origin::Api(table) => ("api", Some(table)),
+            Origin::Config(table) => ("config", Some(table.heading(&view.processor).to_string())),
+            Origin::ConfigForAll(table) => ("config", Some(table.heading_for_all().to_string())),
+            Origin::Api(table) => ("api", Some(table.heading(&view.processor).to_string())),
         };
         json.open();
         json.key("from");
         json.string(from);
         if let Some(table) = table {
             json.key("table");
-            json.string(&table.heading(&view.processor).to_string());
+            json.string(&table);
         }
         place(&mut json, explained.at.as_ref());
         json.close();
@@ -312,8 +313,8 @@ fn configured(json: &mut Json, view: &PolicyView) {
     json.key("configured");
     json.open();
     // The keys of one table stand together.
-    for keys in view.configured.chunk_by(|one, next| one.table == next.table) {
-        json.name(&keys[0].table.heading(&view.processor).to_string());
+    for keys in view.configured.chunk_by(|one, next| one.heading == next.heading) {
+        json.name(&keys[0].heading);
         json.open();
         for configured in keys {
             json.key(configured.key);

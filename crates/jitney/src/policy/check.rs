@@ -24,9 +24,10 @@ pub struct Contradiction {
 }
 
 impl ProcessorPolicy {
-    /// Every contradiction in what can be in force together, each once. `name` is the processor's.
+    /// Every contradiction in what can be in force together, each once. `name` is the processor's, `all` what is
+    /// written for all processors.
     #[must_use]
-    pub fn contradictions(&self, name: &str) -> Vec<Contradiction> {
+    pub fn contradictions(&self, name: &str, all: &Self) -> Vec<Contradiction> {
         let mut found = isolated(name, &self.priorities[Priority::Realtime.index()]);
         let below = self.priorities[1..].iter().chain(self.groups.values());
         if below.into_iter().any(|table| table.realtime_reserve.is_some()) {
@@ -40,8 +41,8 @@ impl ProcessorPolicy {
         }
         for priority in Priority::ALL {
             for group in std::iter::once(None).chain(self.groups.values().map(Some)) {
-                let mut patch = self.base.clone();
-                patch.lay(&self.priorities[priority.index()]);
+                let mut patch = all.lane(priority);
+                patch.lay(&self.lane(priority));
                 if let Some(group) = group {
                     patch.lay(group);
                 }

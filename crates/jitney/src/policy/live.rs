@@ -10,6 +10,9 @@ use std::fmt;
 use super::{Contradiction, FileLine, Policy, PolicyBook, PolicyPatch, ProcessorPolicy, Shown};
 use crate::job::{Group, Priority, Processor};
 
+/// The name that stands for all processors, as it is written in a heading.
+pub(crate) const FOR_ALL: &str = "\"*\"";
+
 /// One table of a processor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -28,6 +31,8 @@ pub enum Origin {
     Default,
     /// The configuration file, in this table.
     Config(Table),
+    /// The configuration file, in this table of all processors.
+    ConfigForAll(Table),
     /// Somebody, over the API, in this table.
     Api(Table),
 }
@@ -48,8 +53,8 @@ pub struct Explained {
 /// A key's value as the configuration has it, in force or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
-    /// In this table.
-    pub table: Table,
+    /// In the table with this heading.
+    pub heading: String,
     /// The key.
     pub key: &'static str,
     /// Its value.
@@ -73,17 +78,19 @@ pub struct Policies {
 impl Table {
     /// The table's heading, as it stands in the file.
     pub fn heading<'a>(&'a self, processor: &'a Processor) -> impl fmt::Display + 'a {
+        self.heading_of(processor.as_str())
+    }
+
+    /// The heading of the table of all processors.
+    pub fn heading_for_all(&self) -> impl fmt::Display {
+        self.heading_of(FOR_ALL)
+    }
+
+    fn heading_of<'a>(&'a self, name: &'a str) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| match self {
-            Self::Processor => write!(f, "[processor.{}]", processor.as_str()),
-            Self::Priority(priority) => {
-                write!(
-                    f,
-                    "[processor.{}.priority.{}]",
-                    processor.as_str(),
-                    priority.name()
-                )
-            }
-            Self::Group(group) => write!(f, "[processor.{}.group.{}]", processor.as_str(), group.as_str()),
+            Self::Processor => write!(f, "[processor.{name}]"),
+            Self::Priority(priority) => write!(f, "[processor.{name}.priority.{}]", priority.name()),
+            Self::Group(group) => write!(f, "[processor.{name}.group.{}]", group.as_str()),
         })
     }
 }
@@ -187,24 +194,29 @@ impl Policies {
         live.into_iter().flat_map(ProcessorPolicy::tables)
     }
 
-    /// Every key of the processor's own tables that the configuration has.
+    /// Every key that the configuration has for the processor: in its own tables, and in those of all processors.
     #[must_use]
     pub fn configured(&self, processor: &Processor) -> Vec<Configured> {
-        let tables = self.configured.processors.get(processor).into_iter();
-        let tables = tables.flat_map(ProcessorPolicy::tables);
-        tables
-            .flat_map(|(table, patch)| {
-                let said = patch.values().into_iter();
-                said.filter_map(|(key, value)| Some((key, value?)))
-                    .map(move |(key, value)| Configured {
-                        at: self.written_at(processor, &table, key),
-                        table: table.clone(),
+        let own = self.configured.processors.get(processor).into_iter();
+        let own = own
+            .flat_map(ProcessorPolicy::tables)
+            .map(|(table, patch)| (table.heading(processor).to_string(), patch));
+        let all = self.configured.all.tables();
+        let all = all.map(|(table, patch)| (table.heading_for_all().to_string(), patch));
+        let mut configured = Vec::new();
+        for (heading, patch) in own.chain(all) {
+            for (key, value) in patch.values() {
+                if let Some(value) = value {
+                    configured.push(Configured {
+                        at: self.configured.places.of(&heading, key).cloned(),
+                        heading: heading.clone(),
                         key,
                         value,
-                    })
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+                    });
+                }
+            }
+        }
+        configured
     }
 
     /// This is what is set over the API for a table from now on. It is in force once [`Policies::enforce`] was called:
@@ -251,7 +263,7 @@ impl Policies {
         if let Some(configured) = self.configured.processors.get(processor) {
             changed.lay(&part(configured));
         }
-        changed.contradictions(processor.as_str())
+        changed.contradictions(processor.as_str(), &self.configured.all)
     }
 
     /// The policy in force for these, and who gave each of its values. Without a group: that of all groups
@@ -328,8 +340,13 @@ impl Policies {
             let patch = written.and_then(|written| written.table(table));
             patch.is_some_and(|patch| patch.says(key))
         };
+        let for_all = |key: &str| {
+            let mut tables = tables.iter();
+            let table = tables.find(|table| says(Some(&self.configured.all), table, key));
+            table.map(|table| Origin::ConfigForAll(table.clone()))
+        };
         let origin = |key: &str| {
-            tables.iter().find_map(|table| {
+            let own = tables.iter().find_map(|table| {
                 if says(configured, table, key) {
                     Some(Origin::Config(table.clone()))
                 } else if says(live, table, key) {
@@ -337,12 +354,17 @@ impl Policies {
                 } else {
                     None
                 }
-            })
+            });
+            own.or_else(|| for_all(key))
         };
         let explained = policy.values().into_iter().map(|(key, value)| {
             let origin = origin(key).unwrap_or(Origin::Default);
             let at = match &origin {
                 Origin::Config(table) => self.written_at(processor, table, key),
+                Origin::ConfigForAll(table) => {
+                    let heading = table.heading_for_all().to_string();
+                    self.configured.places.of(&heading, key).cloned()
+                }
                 Origin::Default | Origin::Api(_) => None,
             };
             Explained {
@@ -371,7 +393,7 @@ impl Policies {
             merged
         });
         let wrong = merged.as_ref().and_then(|merged| {
-            let wrong = merged.contradictions(processor.as_str());
+            let wrong = merged.contradictions(processor.as_str(), &self.configured.all);
             wrong.into_iter().next()
         });
         let merged = if wrong.is_some() { None } else { merged };
@@ -396,7 +418,11 @@ impl Policies {
         if let Some(configured) = configured {
             merged.lay(&configured.with_group(group));
         }
-        if self.left_out.contains_key(processor) || !merged.contradictions(processor.as_str()).is_empty() {
+        if self.left_out.contains_key(processor)
+            || !merged
+                .contradictions(processor.as_str(), &self.configured.all)
+                .is_empty()
+        {
             return self.merge(processor);
         }
         match merged.groups.remove(group) {
@@ -485,6 +511,43 @@ mod tests {
         );
         set(&mut policies, Table::Processor, PolicyPatch::default());
         assert_eq!(policies.live_processors().count(), 0);
+    }
+
+    #[test]
+    fn what_is_written_for_all_gives_way_to_a_processors_own_table_whoever_wrote_it() {
+        let mut policies = policies(&[("backoff", "1s")]);
+        let mut book = policies.in_force().clone();
+        book.all.base = patch(&[("max_jobs", "20"), ("backoff", "2s"), ("lease", "9s")]);
+        book.all.priorities[Priority::Normal.index()] = patch(&[("lease", "8s")]);
+        policies.configure(book);
+        assert_eq!(
+            origin(&policies, None, "max_jobs"),
+            ("20".to_owned(), Origin::ConfigForAll(Table::Processor))
+        );
+        assert_eq!(
+            origin(&policies, Some("order"), "lease"),
+            (
+                "8s".to_owned(),
+                Origin::ConfigForAll(Table::Priority(Priority::Normal))
+            )
+        );
+        assert_eq!(
+            origin(&policies, None, "backoff"),
+            ("1s".to_owned(), Origin::Config(Table::Processor))
+        );
+        policies.put(&orders(), Table::Processor, patch(&[("max_jobs", "30")]));
+        policies.enforce();
+        assert_eq!(
+            origin(&policies, None, "max_jobs"),
+            ("30".to_owned(), Origin::Api(Table::Processor))
+        );
+        assert!(policies.shadowed(&orders()).is_empty());
+        // It counts for what can be in force together.
+        let wrong = policies.would_contradict(&orders(), Table::Processor, patch(&[("min_jobs", "21")]));
+        assert_eq!(
+            wrong[0].message,
+            "processor `orders`: `min_jobs` is 21 and `max_jobs` is 20: no batch could gather that many"
+        );
     }
 
     #[test]

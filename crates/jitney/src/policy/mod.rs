@@ -2,7 +2,7 @@
 //!
 //! A [`PolicyBook`] holds what was written, as patches over the defaults; [`PolicyBook::resolve`] gives the
 //! [`Policy`] in force for one processor, group and priority. Narrower wins: group over priority over
-//! processor over default.
+//! processor over what is written for all processors (again priority over the rest) over default.
 
 mod check;
 mod keys;
@@ -18,6 +18,7 @@ pub use check::Contradiction;
 pub(crate) use check::{isolated, together};
 pub use keys::Shown;
 pub(crate) use keys::{KEYS, LATER_KEYS};
+pub(crate) use live::FOR_ALL;
 pub use live::{Configured, Explained, Origin, Policies, Table};
 
 use crate::job::{Group, Priority, Processor};
@@ -130,6 +131,8 @@ pub struct ProcessorPolicy {
 /// All that is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyBook {
+    /// `[processor."*"]`: the defaults of all processors. It has no groups: each processor names its own.
+    pub all: Box<ProcessorPolicy>,
     /// By processor; one that is absent has the defaults.
     pub processors: BTreeMap<Processor, ProcessorPolicy>,
     /// Where it is written, as far as it is in a file.
@@ -186,32 +189,39 @@ impl PolicyBook {
     /// The policy in force for these.
     #[must_use]
     pub fn resolve(&self, processor: &Processor, group: &Group, priority: Priority) -> Policy {
-        let mut patch = PolicyPatch::default();
-        if let Some(written) = self.processors.get(processor) {
-            patch.lay(&written.base);
-            patch.lay(&written.priorities[priority.index()]);
-            if let Some(group) = written.groups.get(group) {
-                patch.lay(group);
-            }
-        }
-        patch.over_defaults(priority)
+        self.patch(processor, Some(group), priority)
+            .over_defaults(priority)
     }
 
     /// The policy in force for a lane: for its share, and for all groups without a policy of their own.
     #[must_use]
     pub fn resolve_lane(&self, processor: &Processor, priority: Priority) -> Policy {
-        let mut patch = PolicyPatch::default();
+        self.patch(processor, None, priority).over_defaults(priority)
+    }
+
+    /// The policy in force for the lanes of every processor that is not named.
+    #[must_use]
+    pub fn resolve_others(&self, priority: Priority) -> Policy {
+        self.all.lane(priority).over_defaults(priority)
+    }
+
+    /// What all the tables say of these, the narrower over the wider.
+    fn patch(&self, processor: &Processor, group: Option<&Group>, priority: Priority) -> PolicyPatch {
+        let mut patch = self.all.lane(priority);
         if let Some(written) = self.processors.get(processor) {
-            patch.lay(&written.base);
-            patch.lay(&written.priorities[priority.index()]);
+            patch.lay(&written.lane(priority));
+            if let Some(group) = group.and_then(|group| written.groups.get(group)) {
+                patch.lay(group);
+            }
         }
-        patch.over_defaults(priority)
+        patch
     }
 
     /// Whether any table groups by the jobs' keys.
     #[must_use]
     pub fn groups_by_key(&self) -> bool {
-        let mut tables = self.processors.values().flat_map(|written| {
+        let all = std::iter::once(&*self.all).chain(self.processors.values());
+        let mut tables = all.flat_map(|written| {
             let lanes = std::iter::once(&written.base).chain(&written.priorities);
             lanes.chain(written.groups.values())
         });
@@ -224,6 +234,15 @@ impl PolicyBook {
         self.processors
             .get(processor)
             .is_some_and(|written| written.groups.contains_key(group))
+    }
+}
+
+impl ProcessorPolicy {
+    /// What it says of a lane, but for its groups.
+    pub(crate) fn lane(&self, priority: Priority) -> PolicyPatch {
+        let mut patch = self.base.clone();
+        patch.lay(&self.priorities[priority.index()]);
+        patch
     }
 }
 

@@ -504,7 +504,7 @@ fn health_says_whether_a_server_is_alive_or_ready() {
 }
 
 /// Table, key, value and origin, in the configuration of the next test.
-const SHOWN: [(&str, &str, &str); 16] = [
+const SHOWN: [(&str, &str, &str); 20] = [
     ("[server]", "listen", "127.0.0.1:9 --listen"),
     ("[server]", "jobs_max", "77 jitney.toml:2"),
     ("[server]", "grace", "4s JITNEY_GRACE"),
@@ -520,12 +520,16 @@ const SHOWN: [(&str, &str, &str); 16] = [
         "5s jitney.toml:10",
     ),
     ("[processor.orders.group.a.b] SLOW", "max_jobs", "9 jitney.toml:8"),
-    ("[processor.*] NORMAL", "max_jobs", "64 default"),
+    ("[processor.\"*\"] NORMAL", "max_jobs", "64 default"),
     (
-        "[processor.*] NORMAL",
+        "[processor.\"*\"] NORMAL",
         "result_ttl",
         "as [server] has it, 1h default",
     ),
+    ("[processor.orders] NORMAL", "max_attempts", "7 jitney.toml:20"),
+    ("[processor.orders] SLOW", "backoff", "2s jitney.toml:22"),
+    ("[processor.\"*\"] NORMAL", "max_attempts", "7 jitney.toml:20"),
+    ("[processor.\"*\"] SLOW", "backoff", "2s jitney.toml:22"),
     ("[[route]] /one", "priority", "NORMAL default"),
     ("[[route]] /two", "priority", "SLOW jitney.toml:17"),
     ("[[route]] /two", "status.error", "409 jitney.toml:18"),
@@ -536,7 +540,7 @@ fn config_show_has_every_value_with_its_origin_and_the_narrower_wins() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(
         directory.path().join("jitney.toml"),
-        "[server]\njobs_max = 77\ngrace = '3s'\nwaiters_max = 5\n[processor.orders]\nmax_jobs = 16\n[processor.orders.priority.SLOW]\nmax_jobs = 9\n[processor.orders.group.'a.b']\nlease = '5s'\n[[route]]\npath = '/one'\nprocessor = 'orders'\n[[route]]\npath = '/two'\nprocessor = 'orders'\npriority = 'SLOW'\nstatus = { error = 409 }\n",
+        "[server]\njobs_max = 77\ngrace = '3s'\nwaiters_max = 5\n[processor.orders]\nmax_jobs = 16\n[processor.orders.priority.SLOW]\nmax_jobs = 9\n[processor.orders.group.'a.b']\nlease = '5s'\n[[route]]\npath = '/one'\nprocessor = 'orders'\n[[route]]\npath = '/two'\nprocessor = 'orders'\npriority = 'SLOW'\nstatus = { error = 409 }\n[processor.'*']\nmax_attempts = 7\n[processor.'*'.priority.SLOW]\nbackoff = '2s'\n",
     )
     .unwrap();
     let output = jitney(&["--json", "config", "show", "--listen", "127.0.0.1:9"])

@@ -594,6 +594,30 @@ async fn a_hangup_reloads_policies_and_routes_and_names_what_needs_a_restart() {
 }
 
 #[tokio::test]
+async fn a_hangup_reloads_what_is_written_for_all_processors() {
+    let reloaded = Reloaded::start("[processor.'*']\nmax_jobs = 3\n");
+    let path = "/v1/processors/orders/policy";
+    let place = |line: u32| {
+        format!(
+            "\"max_jobs\":{{\"from\":\"config\",\"table\":\"[processor.\\\"*\\\"]\",\"file\":\"jitney.toml\",\"line\":{line}}}"
+        )
+    };
+    let before = reloaded.get(path).await;
+    assert!(
+        before.contains("\"max_jobs\":3,") && before.contains(&place(2)),
+        "{before}"
+    );
+    reloaded.hang_up("\n[processor.'*']\nmax_jobs = 4\n[processor.mail]\nmax_jobs = 5\n");
+    reloaded.until(path, "\"max_jobs\":4,").await;
+    assert!(reloaded.get(path).await.contains(&place(3)));
+    let mail = reloaded.get("/v1/processors/mail/policy").await;
+    assert!(mail.contains("\"max_jobs\":5,"), "{mail}");
+    reloaded.hang_up("[processor.mail]\nmax_jobs = 5\n");
+    reloaded.until(path, "\"max_jobs\":64,").await;
+    reloaded.stop();
+}
+
+#[tokio::test]
 async fn a_hangup_with_a_mistake_changes_nothing_and_says_where_it_is() {
     let reloaded = Reloaded::start("[processor.orders]\nmax_jobs = 3\n");
     reloaded.hang_up("[processor.orders]\nmax_jobs = 4\nmin_job = 2\n");

@@ -171,7 +171,6 @@ fn policies(which: usize) -> PolicyBook {
         written.base.realtime_reserve = Some(2);
     }
     if which == 5 {
-        written.base.group_by = Some(GroupBy::Group);
         written.priorities[2].group_by = Some(GroupBy::Key);
     }
     if which == 2 || which == 3 {
@@ -187,6 +186,9 @@ fn policies(which: usize) -> PolicyBook {
     }
     if which == 3 {
         written.base.lower_lane_share = Some(LaneShare { above: None });
+    }
+    if which == 5 {
+        book.all.base.group_by = Some(GroupBy::Group);
     }
     book
 }
