@@ -8,11 +8,8 @@ use serde_json::json;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
-use super::server_url::named;
-use crate::client::{Client, Retries};
-
-/// Where a server is that says nothing else.
-const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+use super::server_url::ServerUrl;
+use crate::client::Retries;
 
 /// Whoever asks asks again; an answer that takes longer is as good as none.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -23,16 +20,14 @@ pub(super) struct HealthArgs {
     /// Ask whether it can take work too: not while it starts, stops, or has a full disk.
     #[arg(long)]
     ready: bool,
-    /// The server. Default: the port of JITNEY_LISTEN on this machine, else http://127.0.0.1:8080.
-    #[arg(long, env = "JITNEY_URL", hide_env_values = true, value_name = "URL")]
-    url: Option<String>,
+    #[command(flatten)]
+    server: ServerUrl,
 }
 
 pub(super) async fn run(args: HealthArgs, output: Output) -> Result<Exit, Failure> {
-    let listen = std::env::var("JITNEY_LISTEN").ok();
-    let url = args.url.unwrap_or_else(|| local_url(listen.as_deref()));
-    named(&url)?;
-    let client = Client::builder(&url)
+    let client = args
+        .server
+        .builder()?
         .connect_timeout(PATIENCE)
         .request_timeout(PATIENCE)
         .retries(Retries::none())
@@ -50,31 +45,4 @@ pub(super) async fn run(args: HealthArgs, output: Output) -> Result<Exit, Failur
         output.line(state);
     }
     Ok(Exit::Done)
-}
-
-/// The server of this machine, or of this container, by the address that it was told to listen on.
-fn local_url(listen: Option<&str>) -> String {
-    let port = listen.and_then(|address| address.rsplit_once(':')?.1.parse::<u16>().ok());
-    match port {
-        Some(port) => format!("http://127.0.0.1:{port}"),
-        None => DEFAULT_URL.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_port_of_the_server_is_asked_wherever_it_listens() {
-        for (listen, url) in [
-            (Some("0.0.0.0:9000"), "http://127.0.0.1:9000"),
-            (Some("[::]:9000"), "http://127.0.0.1:9000"),
-            (Some("localhost:80"), "http://127.0.0.1:80"),
-            (Some("nonsense"), DEFAULT_URL),
-            (None, DEFAULT_URL),
-        ] {
-            assert_eq!(local_url(listen), url, "{listen:?}");
-        }
-    }
 }

@@ -14,12 +14,14 @@ mod server;
 mod show;
 mod source;
 mod value;
+mod whereabouts;
 
 use std::path::{Path, PathBuf};
 
 pub use report::{Complaint, ConfigError, Place, Written};
 pub use server::{LogFormat, LogLevel, LogOptions};
 pub use show::{Shown, show};
+pub use whereabouts::{data, listen};
 
 use crate::policy::{FileLine, Places};
 use crate::server::options::Options;
@@ -73,6 +75,15 @@ pub struct Flag {
     pub key: &'static str,
     /// The value.
     pub value: String,
+}
+
+/// A value that one of the sources says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<T> {
+    /// The value.
+    pub value: T,
+    /// Where it is said.
+    pub place: Place,
 }
 
 impl Sources {

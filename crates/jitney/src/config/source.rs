@@ -44,6 +44,14 @@ impl Source {
         Ok(Self::new(path, read_text(path)?))
     }
 
+    /// The same; `None` if it is not there, or may not be read.
+    pub(super) fn read_if_readable(path: &Path) -> Result<Option<Self>, Complaint> {
+        match std::fs::File::open(path) {
+            Ok(_) => Self::read(path).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// The directory that other files are named relative to.
     pub(super) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))

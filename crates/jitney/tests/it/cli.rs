@@ -503,6 +503,69 @@ fn health_says_whether_a_server_is_alive_or_ready() {
     assert_eq!(code(&output), 3, "{}", stderr(&output));
 }
 
+/// They asked port 8080, and looked at ./jitney-data.
+#[test]
+fn clients_find_the_server_and_its_log_by_the_file_that_it_reads_here() {
+    let lanes = CannedServer::new("200 OK", r#"{"lanes":[]}"#);
+    let other = CannedServer::new("200 OK", r#"{"lanes":[]}"#);
+    let directory = tempfile::tempdir().unwrap();
+    let url = lanes.url();
+    let address = url.strip_prefix("http://").unwrap();
+    // What else is wrong with it is no matter of theirs.
+    let file = format!("[server]\nlisten = '{address}'\ndata = 'jobs'\nnonsense = 1\n");
+    fs::write(directory.path().join("jitney.toml"), file).unwrap();
+    let run = |arguments: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = jitney(arguments);
+        command.current_dir(directory.path()).envs(variable);
+        command.output().unwrap()
+    };
+    let output = run(&["lane", "ls", "--json", "--verbose"], None);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stderr(&output), format!("server: {url} (jitney.toml:2)\n"));
+    let output = run(&["lane", "ls", "--json"], None);
+    assert_eq!((code(&output), stderr(&output)), (0, ""));
+    let output = run(&["health"], None);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!((lanes.requests().len(), other.requests().len()), (3, 0));
+
+    let other_url = other.url();
+    let flag = run(&["lane", "ls", "--json", "--verbose", "--url", &other_url], None);
+    let variable = run(
+        &["lane", "ls", "--json", "--verbose"],
+        Some(("JITNEY_URL", &other_url)),
+    );
+    for output in [flag, variable] {
+        let expected = format!("server: {other_url} (--url or JITNEY_URL)\n");
+        assert_eq!((code(&output), stderr(&output)), (0, &*expected));
+    }
+    let listen = other_url.strip_prefix("http://").unwrap();
+    let output = run(&["lane", "ls", "--json"], Some(("JITNEY_LISTEN", listen)));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!((lanes.requests().len(), other.requests().len()), (3, 3));
+
+    for (variable, data, who) in [
+        (None, "jobs", "jitney.toml:3"),
+        (
+            Some(("JITNEY_DATA", "elsewhere")),
+            "elsewhere",
+            "--data or JITNEY_DATA",
+        ),
+    ] {
+        let output = run(&["log", "verify", "--verbose"], variable);
+        let error = stderr(&output);
+        assert!(error.starts_with(&format!("log: {data} ({who})\n")), "{error}");
+        assert!(error.contains(&format!("`{data}`")), "{error}");
+    }
+    fs::write(directory.path().join("jitney.toml"), "[server]\nlisten = 8080\n").unwrap();
+    let output = run(&["lane", "ls"], None);
+    assert_eq!(code(&output), 2, "the default would be another server");
+    assert!(
+        stderr(&output).contains("--> jitney.toml:2:10"),
+        "{}",
+        stderr(&output)
+    );
+}
+
 /// Table, key, value and origin, in the configuration of the next test.
 const SHOWN: [(&str, &str, &str); 20] = [
     ("[server]", "listen", "127.0.0.1:9 --listen"),

@@ -43,7 +43,8 @@ pub(in crate::cli) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs, output: Output) -> Result<Exit, Failure> {
     let job = args.job.as_deref().map(job_id).transpose()?;
-    let storage = DirStorage::look(&args.directory.data)?;
+    let directory = args.directory.find(output)?;
+    let storage = DirStorage::look(&directory.data)?;
     if let Some(pid) = storage.user() {
         output.note(&format!(
             "in use by the process with pid {pid}: what it writes meanwhile may be seen half"
@@ -52,7 +53,7 @@ pub(super) fn run(args: &InspectArgs, output: Output) -> Result<Exit, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Io, format!("cannot read the log: {error}"));
     let mut found = segments(&storage).map_err(failed)?;
     if found.is_empty() {
-        return Err(args.directory.without_log());
+        return Err(directory.without_log());
     }
     if let Some(number) = args.segment {
         found.retain(|segment| segment.number == number);

@@ -35,13 +35,14 @@ pub(in crate::cli) struct RepairArgs {
 
 pub(super) fn run(args: &RepairArgs, output: Output) -> Result<Exit, Failure> {
     // The plan is for the bytes as they are: nobody may change them between the look and the deed.
-    if !args.directory.data.is_dir() {
-        return Err(args.directory.without_log());
+    let directory = args.directory.find(output)?;
+    if !directory.data.is_dir() {
+        return Err(directory.without_log());
     }
-    let storage = DirStorage::open(&args.directory.data)?;
+    let storage = DirStorage::open(&directory.data)?;
     let verdict = verify(&storage).map_err(|error| Failure::new(Exit::Io, error.to_string()))?;
     if verdict.segments == 0 && verdict.damages.is_empty() {
-        return Err(args.directory.without_log());
+        return Err(directory.without_log());
     }
     let plan = plan(&storage, &mut random_u64)?;
     if plan.is_empty() {

@@ -1,5 +1,7 @@
 //! `jitney log verify`: whether what is on disk is what was written.
 
+use std::path::Path;
+
 use clap::Args;
 use joblog::dir::DirStorage;
 use joblog::verify::{Verdict, verify};
@@ -19,15 +21,16 @@ pub(in crate::cli) struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs, output: Output) -> Result<Exit, Failure> {
-    let storage = DirStorage::inspect(&args.directory.data)?;
+    let directory = args.directory.find(output)?;
+    let storage = DirStorage::inspect(&directory.data)?;
     let verdict = verify(&storage).map_err(|error| Failure::new(Exit::Io, error.to_string()))?;
     if verdict.segments == 0 && verdict.damages.is_empty() {
-        return Err(args.directory.without_log());
+        return Err(directory.without_log());
     }
     if output.json {
         output.line(&in_json(&verdict));
     } else {
-        describe(args, &verdict, output);
+        describe(&directory.data, &verdict, output);
     }
     if verdict.damages.is_empty() {
         return Ok(Exit::Done);
@@ -40,7 +43,7 @@ pub(super) fn run(args: &VerifyArgs, output: Output) -> Result<Exit, Failure> {
     )
 }
 
-fn describe(args: &VerifyArgs, verdict: &Verdict, output: Output) {
+fn describe(data: &Path, verdict: &Verdict, output: Output) {
     for damage in &verdict.damages {
         output.line(&damage.to_string());
     }
@@ -49,7 +52,7 @@ fn describe(args: &VerifyArgs, verdict: &Verdict, output: Output) {
         (true, false) => "good, not cleanly stopped",
         (false, _) => "damaged",
     };
-    output.line(&format!("{}: {state}", args.directory.data.display()));
+    output.line(&format!("{}: {state}", data.display()));
     output.line(&format!(
         "{} jobs and {} outcomes, {} records in {} frames in {} segments",
         format_count(verdict.jobs),
