@@ -68,7 +68,7 @@ impl ServerUrl {
             None => said(&Sources::from_process())?,
         };
         if self.verbose {
-            Output { json: false }.note(&format!("server: {url} ({who})"));
+            Output::default().note(&format!("server: {url} ({who})"));
         }
         Ok(Client::builder(self.found.get_or_init(|| url)))
     }

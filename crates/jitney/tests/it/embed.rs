@@ -312,7 +312,8 @@ async fn layers_stand_around_handlers_and_let_their_errors_through() {
                 .map(|job| job.ok(-job.data))
                 .collect::<Outcomes<i64>>())
         }));
-    let worker = jitney.worker("orders").slots(8);
+    // One job at a time for each slot, so that the slots meet at the limit.
+    let worker = jitney.worker("orders").slots(8).max_jobs(1);
     jitney.spawn(
         worker
             .on_service("default", layered)
