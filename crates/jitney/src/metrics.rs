@@ -647,6 +647,7 @@ mod tests {
             queued: 3,
             running: 2,
             retrying: 1,
+            dead: 0,
             oldest_age: Some(Duration::from_millis(1500)),
             workers: 4,
             workers_not_ready: 1,

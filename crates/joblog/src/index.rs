@@ -6,8 +6,11 @@
 //! Sizes without the tables' own overhead: an unsettled job is 36 bytes, a finished one 44 and 24 in its queue; a
 //! job with a client's id or an idempotency key adds about 150.
 
+use std::sync::Arc;
+
+use crate::dead::Dead;
 use crate::hash::{IdMap, Seed, WideMap};
-use crate::ids::{JobId, WallMs};
+use crate::ids::{JobId, Priority, WallMs};
 use crate::live::{ENDED_BYTES, Live};
 use crate::log::{KeyEntry, Known, Options, Ticket};
 use crate::record::{End, Ended, IdempotencyKey, Outcome, Reason, Submit};
@@ -75,6 +78,7 @@ pub(crate) struct Index {
     identities: WideMap<JobId, Identity>,
     keys: WideMap<IdempotencyKey, JobId>,
     retention: Retention,
+    dead: Dead,
     pub(crate) live: Live,
     counts: Counts,
     /// The log is being read: nobody asks for results, but for those of jobs with an identity.
@@ -98,6 +102,14 @@ pub(crate) struct Ending {
     pub(crate) finished: WallMs,
     /// How long the result is kept, if not as long as others.
     pub(crate) keep_ms: Option<u64>,
+}
+
+/// A job that an outcome ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) seat: Seat,
+    /// Where its submit is, if it was given up and its result is kept: who knows its lane says so to [`Index::died`].
+    pub(crate) dead: Option<Place>,
 }
 
 impl From<&Outcome<'_>> for Ending {
@@ -147,6 +159,7 @@ impl Index {
             identities: WideMap::new(seed),
             keys: WideMap::new(seed),
             retention: Retention::default(),
+            dead: Dead::new(seed),
             live: Live::new(seed),
             counts: Counts::default(),
             starting: true,
@@ -216,7 +229,7 @@ impl Index {
     }
 
     /// An outcome is durable. `None` if it changes nothing: the first wins.
-    pub(crate) fn outcome(&mut self, outcome: &Ending, place: Place, age_ms: u64, now: Now) -> Option<Seat> {
+    pub(crate) fn outcome(&mut self, outcome: &Ending, place: Place, age_ms: u64, now: Now) -> Option<Taken> {
         let id = outcome.id;
         let Some(unsettled) = self.unsettled.remove(&id) else {
             self.counts.outcomes_ignored += 1;
@@ -248,7 +261,7 @@ impl Index {
             if identified {
                 self.drop_identity(id);
             }
-            return Some(seat);
+            return Some(Taken { seat, dead: None });
         }
         self.retention.enter(id, keep_ms, age_ms, now);
         if self.starting && !identified {
@@ -257,7 +270,18 @@ impl Index {
             // Nobody submits an id of the server's own anew; a log that says so is read all the same.
             self.result_gone(id, &before);
         }
-        Some(seat)
+        let dead = finished.is_dead().then_some(submit);
+        Some(Taken { seat, dead })
+    }
+
+    /// The lane of a job that was given up.
+    pub(crate) fn died(&mut self, id: JobId, processor: &str, priority: Priority) {
+        self.dead.enter(id, processor, priority);
+    }
+
+    /// The lanes with jobs that were given up and can still be read, and how many these are.
+    pub(crate) fn dead(&self) -> impl Iterator<Item = (&Arc<str>, Priority, u64)> {
+        self.dead.lanes()
     }
 
     /// Looks at the places of jobs whose records follow. The looks do not depend on one another, so the processor
@@ -588,6 +612,9 @@ impl Index {
     /// Its submit and its outcome stay on disk until their segments go, the submit's first.
     fn result_gone(&mut self, id: JobId, finished: &Finished) {
         self.counts.result_bytes -= finished.bytes();
+        if finished.is_dead() {
+            self.dead.leave(id);
+        }
         let Finished { submit, outcome, .. } = finished;
         self.live.sub(submit.slot, u64::from(submit.bytes));
         self.live.sub(outcome.slot, u64::from(outcome.bytes));
@@ -638,6 +665,10 @@ pub(crate) enum Kept {
 }
 
 impl Finished {
+    const fn is_dead(&self) -> bool {
+        matches!(self.reason, Some(Reason::Dead | Reason::Exhausted))
+    }
+
     /// What a kept result costs on disk: its submit's record stays as long as its outcome's.
     fn bytes(&self) -> u64 {
         u64::from(self.submit.bytes) + u64::from(self.outcome.bytes)

@@ -26,6 +26,7 @@ pub mod time;
 pub mod verify;
 
 mod cache;
+mod dead;
 mod frame;
 mod hash;
 mod index;

@@ -364,6 +364,12 @@ impl Replay {
         }
     }
 
+    /// Whose lane a job is in.
+    pub(crate) fn lane(&self, seat: Seat) -> Option<(&str, Priority)> {
+        let job = self.jobs.seats.get(seat.index())?.as_ref()?;
+        Some((&**self.names.text(job.processor), job.priority))
+    }
+
     /// The job ended.
     pub(crate) fn settled(&mut self, seat: Seat) {
         let Some(job) = self.jobs.remove(seat) else { return };

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use jitney::bus::{
-    AppendError, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, ReadError, Record, Space,
-    StoredJob, Ticket, Usage,
+    AppendError, Bus, Capabilities, DeadLane, Durability, Event, Identity, KeyEntry, Known, ReadError,
+    Record, Space, StoredJob, Ticket, Usage,
 };
 use jitney::clock::{Mono, Now};
 use jitney::job::{IdempotencyKey, JobId};
@@ -145,6 +145,10 @@ impl Bus for ObservedBus {
 
     fn read(&self, id: JobId) -> Result<Option<StoredJob>, ReadError> {
         self.inner.read(id)
+    }
+
+    fn dead(&self) -> Vec<DeadLane> {
+        self.inner.dead()
     }
 
     fn usage(&self) -> Usage {

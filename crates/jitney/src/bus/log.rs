@@ -15,8 +15,8 @@ use joblog::replay::{Recovered, RecoveredJob};
 use joblog::storage::Storage;
 
 use super::{
-    AppendError, Arrival, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, Past, ReadError,
-    Record, RecoveredLease, Setting, Space, StoredJob, Ticket, Usage, arrival,
+    AppendError, Arrival, Bus, Capabilities, DeadLane, Durability, Event, Identity, KeyEntry, Known, Past,
+    ReadError, Record, RecoveredLease, Setting, Space, StoredJob, Ticket, Usage, arrival,
 };
 use crate::clock::{Mono, Now};
 use crate::job::{Group, IdempotencyKey, JobId, Processor};
@@ -293,6 +293,15 @@ impl<S: Storage, E: Executor<S>> Bus for LogBus<S, E> {
             submit: Bytes::from_owner(stored.submit),
             outcome: stored.outcome.map(Bytes::from_owner),
         }))
+    }
+
+    fn dead(&self) -> Vec<DeadLane> {
+        let lanes = self.log.dead().map(|(processor, priority, jobs)| DeadLane {
+            processor: Processor::shared(Arc::clone(processor)),
+            priority,
+            jobs,
+        });
+        lanes.collect()
     }
 
     fn usage(&self) -> Usage {

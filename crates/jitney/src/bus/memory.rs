@@ -3,18 +3,18 @@
 //! A real peer of the log bus, not a mock: it keeps the same rules but the restart, and passes the same
 //! conformance suite. Records are kept encoded, so that a read gives what the log would give.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use joblog::record::{Outcome, Submit};
 
 use super::{
-    AppendError, Bus, Capabilities, Durability, Event, Identity, KeyEntry, Known, ReadError, Record, Setting,
-    Space, StoredJob, Ticket, Usage, arrival,
+    AppendError, Bus, Capabilities, DeadLane, Durability, Event, Identity, KeyEntry, Known, ReadError,
+    Record, Setting, Space, StoredJob, Ticket, Usage, arrival,
 };
 use crate::clock::{Mono, Now, after};
-use crate::job::{End, IdempotencyKey, JobId, Reason};
+use crate::job::{End, IdempotencyKey, JobId, Priority, Processor, Reason};
 
 /// How long and how many finished jobs and keys are kept.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,8 @@ pub struct MemoryBus {
     /// Finished jobs with a key or a client's id, and when that is forgotten.
     ended_keys: VecDeque<(Mono, JobId)>,
     usage: Usage,
+    /// Jobs that were given up and can still be read, by lane.
+    dead: BTreeMap<(Processor, Priority), u64>,
     closed: bool,
     /// Outcomes since the last poll, and how long each is kept: an append has no clock, the poll after it has.
     ended: Vec<(JobId, Duration)>,
@@ -59,6 +61,14 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whose lane it is in, if it was given up.
+    fn dead_lane(&self) -> Option<(Processor, Priority)> {
+        let (_, reason) = self.end?;
+        matches!(reason, Some(Reason::Dead | Reason::Exhausted)).then_some(())?;
+        let submit = Submit::decode(&self.submit).ok()?;
+        Some((Processor::trusted(submit.processor), submit.priority))
+    }
+
     /// Whether a repeat of its submit is recognised.
     fn has_name(&self) -> bool {
         self.key.is_some() || self.client_id
@@ -79,6 +89,7 @@ impl MemoryBus {
             results: HashMap::new(),
             ended_keys: VecDeque::new(),
             usage: Usage::default(),
+            dead: BTreeMap::new(),
             closed: false,
             ended: Vec::new(),
         }
@@ -121,6 +132,9 @@ impl MemoryBus {
         self.usage.results += 1;
         self.usage.result_bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         entry.end = Some((outcome.end, outcome.reason));
+        if let Some(lane) = entry.dead_lane() {
+            *self.dead.entry(lane).or_default() += 1;
+        }
         entry.outcome = Some(bytes);
         let mut ttl = outcome
             .keep_ms
@@ -184,7 +198,12 @@ impl MemoryBus {
         let Some((_, id)) = self.results.get_mut(&ttl).and_then(VecDeque::pop_front) else {
             return;
         };
-        if let Some(bytes) = self.jobs.get_mut(&id).and_then(|entry| entry.outcome.take()) {
+        let entry = self.jobs.get_mut(&id);
+        let dead = entry.as_ref().and_then(|entry| entry.dead_lane());
+        if let Some(bytes) = entry.and_then(|entry| entry.outcome.take()) {
+            if let Some(jobs) = dead.and_then(|lane| self.dead.get_mut(&lane)) {
+                *jobs -= 1;
+            }
             self.usage.results -= 1;
             self.usage.result_bytes -= u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         }
@@ -288,6 +307,16 @@ impl Bus for MemoryBus {
             submit: entry.submit.clone(),
             outcome: entry.outcome.clone(),
         }))
+    }
+
+    fn dead(&self) -> Vec<DeadLane> {
+        let some = self.dead.iter().filter(|(_, jobs)| **jobs > 0);
+        let lanes = some.map(|((processor, priority), jobs)| DeadLane {
+            processor: processor.clone(),
+            priority: *priority,
+            jobs: *jobs,
+        });
+        lanes.collect()
     }
 
     fn usage(&self) -> Usage {

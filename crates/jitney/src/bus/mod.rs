@@ -79,6 +79,9 @@ pub trait Bus {
     /// [`ReadError`] if the medium fails or the record is damaged.
     fn read(&self, id: JobId) -> Result<Option<StoredJob>, ReadError>;
 
+    /// How many jobs were given up and can still be read, by lane; lanes without any are left out.
+    fn dead(&self) -> Vec<DeadLane>;
+
     /// Figures for limits, `/v1/info` and `/metrics`.
     fn usage(&self) -> Usage;
 
@@ -123,6 +126,17 @@ pub struct Setting {
     pub name: Box<str>,
     /// The value; `None` if it was removed.
     pub value: Option<Bytes>,
+}
+
+/// Jobs of one lane that were given up and can still be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLane {
+    /// Whose.
+    pub processor: Processor,
+    /// Which.
+    pub priority: Priority,
+    /// How many.
+    pub jobs: u64,
 }
 
 /// A stored record could not be read.

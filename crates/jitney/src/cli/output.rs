@@ -11,7 +11,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 
 /// Prints what a command has to say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Output {
     /// Whether data is JSON, for programs.
     pub(crate) json: bool,

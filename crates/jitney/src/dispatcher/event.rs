@@ -366,6 +366,8 @@ pub struct LaneStats {
     pub running: u64,
     /// Waiting for their next try.
     pub retrying: u64,
+    /// Given up, and can still be read: the bus knows them.
+    pub dead: u64,
     /// How long the oldest queued job has waited.
     pub oldest_age: Option<Duration>,
     /// Workers that poll now for batches or hold a lease of the processor.
@@ -387,4 +389,34 @@ pub struct LaneStats {
     /// How long a job submitted now would wait for its turn, at the rate at which the processor's jobs end;
     /// `None` if none ended yet, or the lane is paused.
     pub predicted_wait: Option<Duration>,
+}
+
+impl LaneStats {
+    /// Of a lane of which nothing is known in this process.
+    #[must_use]
+    pub const fn idle(processor: Processor, priority: Priority) -> Self {
+        Self {
+            processor,
+            priority,
+            paused: false,
+            queued: 0,
+            running: 0,
+            retrying: 0,
+            dead: 0,
+            oldest_age: None,
+            workers: 0,
+            workers_not_ready: 0,
+            not_ready: None,
+            dispatched: 0,
+            arrived: 0,
+            ended: Ended {
+                ok: 0,
+                error: 0,
+                failed: 0,
+            },
+            rate_in: 0.0,
+            rate_out: 0.0,
+            predicted_wait: None,
+        }
+    }
 }

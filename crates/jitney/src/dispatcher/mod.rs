@@ -265,6 +265,7 @@ impl Dispatcher {
                     queued: lane.ready,
                     running: lane.total - lane.ready - lane.waiting,
                     retrying: lane.waiting,
+                    dead: 0,
                     oldest_age: oldest.map(|clock| between(clock, now)),
                     workers: count(state.workers.len()),
                     workers_not_ready: count(state.not_ready.len()),

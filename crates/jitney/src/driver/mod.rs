@@ -33,9 +33,9 @@ use std::time::Duration;
 
 use crate::bus::{self, AppendError, Bus, Durability, Failure, Space, Ticket};
 use crate::clock::{Clock, Mono, Now, after};
-use crate::dispatcher::event::{Action, Event};
+use crate::dispatcher::event::{Action, Event, LaneStats};
 use crate::dispatcher::{Bounds, Dispatcher};
-use crate::job::{JobId, JobView, Processor, Token};
+use crate::job::{JobId, JobView, Priority, Processor, Token};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
@@ -277,7 +277,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
                 priority,
             } => self.on_policy(call, processor, group, priority),
             Command::Lanes => {
-                let lanes = self.dispatcher.lanes(self.now.mono);
+                let lanes = self.lanes();
                 self.port.answer(call, Answer::Lanes(lanes));
             }
             Command::Info => self.on_info(call),
@@ -324,6 +324,28 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             waiters: u64::try_from(self.waiters.len() + self.many.waiting()).unwrap_or(u64::MAX),
         };
         self.port.answer(call, Answer::Info(Box::new(info)));
+    }
+
+    /// Every lane, those with nothing but dead jobs of before the start too.
+    fn lanes(&self) -> Vec<LaneStats> {
+        let mut lanes = self.dispatcher.lanes(self.now.mono);
+        let dead = self.bus.dead().into_iter();
+        let mut dead: HashMap<_, _> = dead
+            .map(|lane| ((lane.processor, lane.priority), lane.jobs))
+            .collect();
+        let unknown: HashSet<_> = dead.keys().map(|(processor, _)| processor.clone()).collect();
+        for processor in unknown
+            .into_iter()
+            .filter(|processor| !self.dispatcher.knows(processor))
+        {
+            lanes.extend(Priority::ALL.map(|priority| LaneStats::idle(processor.clone(), priority)));
+        }
+        for lane in &mut lanes {
+            let of = (lane.processor.clone(), lane.priority);
+            lane.dead = dead.remove(&of).unwrap_or(0);
+        }
+        lanes.sort_by(|a, b| (&a.processor, a.priority).cmp(&(&b.processor, b.priority)));
+        lanes
     }
 
     fn readiness(&self) -> Readiness {

@@ -68,7 +68,7 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
     json.boolean(lane.paused);
     json.key("queued");
     json.number(lane.queued);
-    // Delays, and dead letters that a person redrives, come with a later version.
+    // Delays come with a later version.
     json.key("scheduled");
     json.number(0);
     json.key("running");
@@ -76,7 +76,7 @@ fn write_lane(json: &mut Json, lane: &LaneStats) {
     json.key("retrying");
     json.number(lane.retrying);
     json.key("dead");
-    json.number(0);
+    json.number(lane.dead);
     json.key("oldest_age_ms");
     match lane.oldest_age {
         Some(age) => json.millis(age),

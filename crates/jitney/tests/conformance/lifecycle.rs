@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use jitney::driver::Ended;
 use jitney::driver::differs::Differs;
-use jitney::driver::port::{Command, Said, Submit};
+use jitney::driver::port::{Answer, Command, Said, Submit};
 use jitney::driver::refusal::Refusal;
 use jitney::job::{Group, JobId, Priority, Processor, State, Status, Token};
+use jitney::policy::PolicyPatch;
 
 use crate::harness::{Faulty, Harness, Restarts, Step, limits};
 use crate::node::Node;
 use crate::words::{
-    Job, client_id, echo, ids, job, millis, ok, ok_with_children, release, retryable, seconds, settle,
-    settle_some, worker,
+    Job, client_id, echo, ids, job, millis, ok, ok_with_children, policy, release, retryable, seconds,
+    settle, settle_some, worker,
 };
 
 /// How long callers of leased jobs still wait.
@@ -147,6 +148,45 @@ pub(crate) fn c37_a_worker_inside_the_process_ends_with_it_and_its_jobs_start_at
     assert_eq!(ids(&again), [id]);
     assert_eq!(again.jobs[0].delivery, 2);
     assert_eq!(node.get(id).unwrap().crashes, 1);
+}
+
+/// How many dead jobs each lane of the processor `p` shows.
+fn dead<H: Harness>(node: &mut Node<H>) -> Vec<u64> {
+    let call = node.call(Command::Lanes);
+    let Some(Answer::Lanes(lanes)) = node.answer(call) else {
+        panic!("the lanes are told at once")
+    };
+    lanes.iter().map(|lane| lane.dead).collect()
+}
+
+fn give_up_one<H: Harness>() -> Node<H> {
+    let mut node = Node::<H>::start_with(policy(PolicyPatch {
+        max_attempts: Some(1),
+        ..PolicyPatch::default()
+    }));
+    let (given_up, done) = (node.submit(job("1")), node.submit(job("2")));
+    let batch = node.lease_one(worker("w"));
+    let outcomes = vec![retryable(given_up, "busy"), ok(done, "1")];
+    assert_eq!(node.settle(settle(batch.token, outcomes)), ["applied", "applied"]);
+    assert_eq!(node.get(given_up).unwrap().state, State::Dead);
+    assert_eq!(dead(&mut node), [0, 1, 0]);
+    node
+}
+
+/// A lane shows the jobs that were given up, as long as they can be read.
+pub(crate) fn the_dead_are_counted_until_they_are_forgotten<H: Harness>() {
+    let mut node = give_up_one::<H>();
+    node.advance(limits().result_ttl + seconds(1));
+    assert_eq!(dead(&mut node), [0, 0, 0]);
+}
+
+/// The same over a restart, where nothing else is known of the lane.
+pub(crate) fn the_dead_are_counted_after_a_restart<H: Restarts>() {
+    let mut node = give_up_one::<H>();
+    node.kill_and_restart();
+    assert_eq!(dead(&mut node), [0, 1, 0]);
+    node.advance(limits().result_ttl + seconds(1));
+    assert!(dead(&mut node).is_empty());
 }
 
 /// A clock that was an hour ahead and is set right: a retry waits no longer than its pause was, over a restart too.

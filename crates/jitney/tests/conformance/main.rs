@@ -72,6 +72,7 @@ macro_rules! every_bus {
                 c37_a_stopping_worker_releases_and_others_start_at_once
                 c37_when_the_grace_ends_callers_get_their_job_as_it_is
                 c40_a_clash_names_what_differs
+                the_dead_are_counted_until_they_are_forgotten
                 c40_the_same_submit_twice_is_one_job
                 c40_a_repeat_that_meets_its_first_in_flight_shares_its_fate
                 c40_a_key_is_forgotten_when_its_time_is_over
@@ -122,6 +123,7 @@ macro_rules! buses_that_outlive_their_process {
                 c37_a_second_signal_ends_at_once_and_loses_nothing
                 c37_a_worker_inside_the_process_ends_with_it_and_its_jobs_start_at_once
                 a_pause_stays_a_pause_when_the_clock_is_set_back
+                the_dead_are_counted_after_a_restart
                 c40_the_same_submit_after_a_restart_is_the_same_job;
             children:
                 a_childs_id_that_is_taken_is_made_anew_after_a_restart;

@@ -34,7 +34,7 @@ pub(crate) use space::{Spare, Spares};
 use copy::Copying;
 
 use crate::cache::Cache;
-use crate::ids::{JobId, WallMs};
+use crate::ids::{JobId, Priority, WallMs};
 use crate::index::{Index, Place};
 use crate::record::{IdempotencyKey, Record};
 use crate::recovery::{self, OpenError, Start};
@@ -329,6 +329,11 @@ impl<S: Storage> Log<S> {
             submit: self.fetch(submit)?,
             outcome,
         }))
+    }
+
+    /// How many jobs of which processor and priority were given up and can still be read.
+    pub fn dead(&self) -> impl Iterator<Item = (&Arc<str>, Priority, u64)> {
+        self.index.dead()
     }
 
     /// Figures for limits and metrics.

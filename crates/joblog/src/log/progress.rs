@@ -11,7 +11,7 @@ use super::space::{Room, Spare};
 use super::{Closing, Durability, Failure, Log, Progress, Segment, Space, Tail};
 use crate::frame::{self, Head, Kind};
 use crate::index::{Place, Warm};
-use crate::record::Record;
+use crate::record::{Record, Submit};
 use crate::replay::Seat;
 use crate::segment::{FRAMES_AT, Header, RESERVE_BYTES, Stream, segment_name};
 use crate::storage::{File, Storage};
@@ -439,7 +439,14 @@ impl<S: Storage> Log<S> {
         match &effect.what {
             What::Submit(id) => self.index.nameless_submit(*id, place),
             What::Outcome(ending) => {
-                self.index.outcome(ending, place, 0, self.now);
+                let taken = self.index.outcome(ending, place, 0, self.now);
+                // They are few, and the submit says whose they are. One that cannot be read is not counted.
+                if let Some(submit) = taken.and_then(|taken| taken.dead)
+                    && let Ok(slice) = self.fetch(submit)
+                    && let Ok(submit) = Submit::decode(slice.as_ref())
+                {
+                    self.index.died(ending.id, submit.processor, submit.priority);
+                }
             }
             What::Record => match own(effect.record(frame)) {
                 Record::Submit(submit) => {

@@ -325,8 +325,13 @@ impl Visitor for Rebuild {
             }
             Record::Outcome(outcome) => {
                 let age = age_ms(outcome.finished, self.now);
-                if let Some(seat) = self.index.outcome(&outcome.into(), place, age, self.now) {
-                    self.replay.settled(seat);
+                if let Some(taken) = self.index.outcome(&outcome.into(), place, age, self.now) {
+                    if taken.dead.is_some()
+                        && let Some((processor, priority)) = self.replay.lane(taken.seat)
+                    {
+                        self.index.died(outcome.id, processor, priority);
+                    }
+                    self.replay.settled(taken.seat);
                 }
             }
             Record::Dispatch(dispatch) => self.replay.dispatch(dispatch, &self.index),

@@ -1,7 +1,7 @@
 //! What is kept, how long, and when segments go.
 
 use joblog::log::{AppendError, Durability, KeyEntry, Known, Space};
-use joblog::record::{End, IdempotencyKey, Record, Submit};
+use joblog::record::{End, IdempotencyKey, Outcome, Reason, Record, Submit};
 use joblog::storage::Storage as _;
 use joblog::testing::Random;
 use joblog::{Options, ids::WallMs};
@@ -359,4 +359,52 @@ fn what_is_not_live_is_given_back_though_nothing_new_comes() {
             assert_eq!(log.recovered_jobs(), [0; 0], "{what}");
         }
     }
+}
+
+/// How many were given up and can be read, as the log counts them.
+fn dead(log: &TestLog) -> Vec<(String, u64)> {
+    let lanes = log.log.dead();
+    lanes
+        .map(|(processor, _, jobs)| (processor.to_string(), jobs))
+        .collect()
+}
+
+#[test]
+fn the_dead_are_counted_wherever_they_are_copied_and_until_they_give_way() {
+    let mut log = TestLog::with(Options {
+        results_max: 40,
+        ..small()
+    });
+    for number in 1..=90 {
+        log.submit(number, &[7; 2_000]).unwrap();
+        let reason = match number % 3 {
+            0 => Some(Reason::Exhausted),
+            1 => None,
+            _ => Some(Reason::Dead),
+        };
+        let end = if reason.is_none() { End::Ok } else { End::Failed };
+        let record = Outcome {
+            end,
+            reason,
+            ..outcome(number, b"", log.now.wall)
+        };
+        append(&mut log, Record::Outcome(record)).unwrap();
+        expire(&mut log, SECOND);
+        // The last 40 can be read, and two of three of them were given up.
+        let readable = number.saturating_sub(39).max(1)..=number;
+        let given_up = readable.filter(|number| number % 3 != 1).count() as u64;
+        let some = vec![("orders".to_owned(), given_up)];
+        assert_eq!(
+            dead(&log),
+            if given_up == 0 { Vec::new() } else { some },
+            "{number}"
+        );
+        if number % 25 == 0 {
+            let counted = dead(&log);
+            log = log.reopen(log.disk.crash(number)).unwrap();
+            assert_eq!(dead(&log), counted, "{number}");
+        }
+    }
+    expire(&mut log, HOUR);
+    assert!(dead(&log).is_empty());
 }

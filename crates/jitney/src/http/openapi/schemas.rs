@@ -306,7 +306,7 @@ fn lane() -> Value {
         ("scheduled", count("Jobs that wait for their time.")),
         ("running", count("Jobs in a lease.")),
         ("retrying", count("Jobs that wait for another try.")),
-        ("dead", count("Jobs that a person must look at.")),
+        ("dead", count("Jobs that were given up and can still be read.")),
         (
             "oldest_age_ms",
             or_null(count("How long the oldest queued job has waited.")),

@@ -42,6 +42,7 @@ async fn edge(readiness: Readiness) -> TestEdge {
             queued: 3,
             running: 2,
             retrying: 1,
+            dead: 7,
             oldest_age: Some(Duration::from_millis(1_500)),
             workers: 4,
             workers_not_ready: 1,
@@ -70,7 +71,7 @@ async fn lanes_are_counted() {
         (
             200,
             json!({"lanes": [{"processor": "orders", "priority": "SLOW", "paused": false, "queued": 3, "scheduled": 0,
-                "running": 2, "retrying": 1, "dead": 0, "oldest_age_ms": 1500, "workers": 4,
+                "running": 2, "retrying": 1, "dead": 7, "oldest_age_ms": 1500, "workers": 4,
                 "workers_not_ready": 1, "not_ready": {"worker": "w-9", "why": "gone"}, "arrived": 12,
                 "dispatched": 10, "ended": 8, "processed_ok": 5, "processed_error": 2, "batch_failed": 1, "rate_in": 2.0, "rate_out": 1.0, "predicted_wait_ms": 4000}]})
         )
