@@ -24,6 +24,7 @@ mod server_url;
 mod signals;
 mod submit;
 mod submit_lines;
+mod submit_results;
 mod usage;
 mod work;
 

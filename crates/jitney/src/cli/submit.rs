@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use super::lane::{self, Attention};
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit_lines::Lines;
+use super::submit_results::Results;
 use crate::client::{Client, Error, Job, Submit, is_json, parse_id};
 use crate::job::{JobId, Payload, Priority, Processor};
 use crate::units::parse_duration;
@@ -44,13 +45,18 @@ pub(super) struct SubmitArgs {
     priority: Option<Priority>,
     /// Submit a job for each line of a file, or of standard input; each line is one job's data, JSON. Run again, it
     /// submits what it did not before.
-    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["data", "wait", "idempotency_key", "id", "content_type"])]
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["data", "idempotency_key", "id", "content_type"])]
     ndjson: Option<String>,
+    /// Write what became of each line of --ndjson into this file, a JSON object a line: its id, or with --wait its
+    /// status, and its result or error. Run again, it adds what is not there yet.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// What the lines of --ndjson are known by; the file's whole path if not said. Standard input and pipes have no
     /// name: give them one, so that a second run submits nothing twice.
     #[arg(long)]
     name: Option<String>,
-    /// Wait so long for the job to end, and print its result: 30s, 5m.
+    /// Wait so long for the job to end, and print its result: 30s, 5m. With --ndjson for each job, and --out has the
+    /// results.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     wait: Option<Duration>,
     /// Submitting twice with the same key is submitting once.
@@ -82,6 +88,10 @@ pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failur
         let message = "`--name` is what the lines of `--ndjson` are known by, and there is no `--ndjson`";
         return Err(Failure::usage(message)
             .hint("--key keeps a name with the job; --idempotency-key makes two submits one"));
+    }
+    if args.out.is_some() {
+        let message = "`--out` is for what became of the lines of `--ndjson`, and there is no `--ndjson`";
+        return Err(Failure::usage(message).hint("`--wait 30s` prints the result of one job"));
     }
     let client = args.server.client()?;
     let submit = build(&args)?;
@@ -187,6 +197,12 @@ fn with_options(args: &SubmitArgs, payload: Payload) -> Submit {
 
 /// Submits a job for each line.
 async fn submit_lines(args: &SubmitArgs, from: &str, output: Output) -> Result<Exit, Failure> {
+    if args.wait.is_some() && args.out.is_none() {
+        return Err(
+            Failure::usage("`--ndjson` with `--wait` needs a file for the results")
+                .hint("--out results.ndjson"),
+        );
+    }
     let job = |bytes| {
         let payload = Payload {
             content_type: None,
@@ -200,6 +216,8 @@ async fn submit_lines(args: &SubmitArgs, from: &str, output: Output) -> Result<E
         job: &job,
         name: args.name.clone().map(String::into_bytes),
         length: None,
+        wait: args.wait,
+        results: None,
         output,
     };
     let input: Box<dyn BufRead> = if from == "-" {
@@ -218,6 +236,13 @@ async fn submit_lines(args: &SubmitArgs, from: &str, output: Output) -> Result<E
         }
         Box::new(BufReader::new(file))
     };
+    if let Some(out) = &args.out {
+        if lines.name.is_none() {
+            let message = "`--out` is gone on with by what the lines are known by, and these have no name";
+            return Err(Failure::usage(message).hint("--name NAME gives them one"));
+        }
+        lines.results = Some(Results::open(out, args.wait.is_some())?);
+    }
     // One that is not there at all is named soon, as elsewhere; one that goes away later is waited for.
     if let Err(error @ Error::Unreachable { .. }) = args.server.client()?.info().await {
         return Err(lines.not_begun(error.into()));

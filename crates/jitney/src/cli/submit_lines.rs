@@ -1,20 +1,24 @@
 //! `jitney submit PROCESSOR --ndjson FILE|-`: a job for each line, and where it stopped it goes on when it is
 //! called again.
 //!
-//! In: lines, each one job's data. Out: what became of them: counts, and the lines that were refused. A line's
-//! idempotency key is made of the input's name, the line's number and its content, so that a second run submits
-//! what the first did not, and nothing twice.
+//! In: lines, each one job's data. Out: what became of them: counts, the lines that were refused, and with `--out` a
+//! file of all of them. A line's idempotency key is made of the input's name, the line's number and its content, so
+//! that a second run submits what the first did not, and nothing twice.
 
 use std::hash::Hasher as _;
 use std::io::BufRead;
+use std::time::Duration;
 
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use tokio::task::JoinSet;
 
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::Output;
-use crate::client::{Client, Problem, Retry, Submit};
+use super::submit_results::{Known, Line, Results};
+use crate::client::{Client, Error, Job, Problem, Retry, Submit, Taken};
+use crate::job::Status;
 use crate::units::format_count;
 
 /// Lines that are submitted together.
@@ -22,6 +26,10 @@ const PART_LINES: usize = 1_000;
 
 /// Bytes of lines that are submitted together, but for a single line that is longer.
 const PART_BYTES: usize = 1 << 20;
+
+/// Parts whose jobs are waited for at once: one that takes long does not hold the others up, and other callers find
+/// waiters' places.
+const PARTS_WAITED_FOR: usize = 4;
 
 /// The longest line: far above any server's limit for a job, so that the server's own answer names it.
 const LINE_BYTES_MAX: usize = 64 << 20;
@@ -42,6 +50,12 @@ struct Counts {
     rejected: u64,
     /// Of these, whose keys stand for jobs with other options.
     reused: u64,
+    /// Of those accepted, how many are known to have a result.
+    ok: u64,
+    /// How many failed.
+    failed: u64,
+    /// How many had not ended when the wait was over.
+    unfinished: u64,
 }
 
 /// A job for each line.
@@ -53,91 +67,172 @@ pub(super) struct Lines<'a> {
     pub(super) name: Option<Vec<u8>>,
     /// How long the input is, if that is known.
     pub(super) length: Option<u64>,
+    /// How long each job is waited for; not at all if it is not there.
+    pub(super) wait: Option<Duration>,
+    /// Where it is kept what became of each line. Then the lines have a name.
+    pub(super) results: Option<Results>,
     pub(super) output: Output,
 }
 
-/// A part of the lines: their numbers and their jobs.
+/// A part of the lines, and their jobs.
 #[derive(Default)]
 struct Part {
-    numbers: Vec<u64>,
+    lines: Vec<Line>,
     submits: Vec<Submit>,
     bytes: usize,
 }
 
+/// What the server says of a part's lines.
+struct Sent {
+    lines: Vec<Line>,
+    said: Result<Vec<Said>, Error>,
+}
+
+/// What the server says of a line.
+enum Said {
+    /// It is a job.
+    Taken(Taken),
+    /// Its job has ended.
+    Ended(Box<Job>),
+    /// Its job has not ended yet.
+    Unfinished,
+    /// It is no job.
+    Refused(Box<Problem>),
+    /// Its job could not be asked for any more.
+    Lost(Error),
+}
+
 impl Lines<'_> {
     /// Submits line after line.
-    pub(super) async fn submit(&self, mut input: impl BufRead) -> Result<Exit, Failure> {
+    pub(super) async fn submit(mut self, mut input: impl BufRead) -> Result<Exit, Failure> {
         let mut counts = Counts::default();
+        let done = self.submit_all(&mut input, &mut counts).await;
+        self.output.no_progress();
+        // What is known is kept, however it went on.
+        let written = self.results.as_mut().map_or(Ok(()), Results::write);
+        if let Err(failure) = done.and(written) {
+            return Err(self.stopped(failure, &counts));
+        }
+        self.summary(&counts);
+        Ok(match counts {
+            Counts { unfinished: 1.., .. } => Exit::TimedOut,
+            Counts {
+                rejected: 0,
+                failed: 0,
+                ..
+            } => Exit::Done,
+            _ => Exit::JobFailed,
+        })
+    }
+
+    async fn submit_all(&mut self, input: &mut impl BufRead, counts: &mut Counts) -> Result<(), Failure> {
+        let at_once = if self.wait.is_some() { PARTS_WAITED_FOR } else { 1 };
+        let mut sending = JoinSet::new();
         let mut part = Part::default();
         let mut number = 0_u64;
         let mut line = Vec::new();
         loop {
             line.clear();
-            let read = read_line(&mut input, &mut line)?;
+            let read = read_line(input, &mut line)?;
             let ended = read == 0;
             number += u64::from(!ended);
             counts.bytes += u64::try_from(read).unwrap_or(u64::MAX);
             let data = line.trim_ascii();
             if !data.is_empty() {
                 counts.lines += 1;
-                self.take(number, data, &mut part, &mut counts);
+                self.take(number, data, &mut part, counts);
             }
             let full = part.submits.len() >= PART_LINES || part.bytes >= PART_BYTES;
-            if (full || ended)
-                && !part.submits.is_empty()
-                && let Err(failure) = self.send(std::mem::take(&mut part), &mut counts).await
+            if (full || ended) && !part.submits.is_empty() {
+                sending.spawn(send(self.client.clone(), std::mem::take(&mut part), self.wait));
+            }
+            let open = if ended { 0 } else { at_once - 1 };
+            while sending.len() > open
+                && let Some(sent) = sending.join_next().await
             {
-                self.output.no_progress();
-                return Err(self.stopped(failure, &counts));
+                let sent = sent.map_err(|error| Failure::new(Exit::Bug, error.to_string()))?;
+                self.settle(sent, counts)?;
             }
             if ended {
-                self.output.no_progress();
-                self.summary(&counts);
-                return Ok(if counts.rejected == 0 {
-                    Exit::Done
-                } else {
-                    Exit::JobFailed
-                });
+                return Ok(());
             }
         }
     }
 
-    fn take(&self, number: u64, data: &[u8], part: &mut Part, counts: &mut Counts) {
+    fn take(&mut self, number: u64, data: &[u8], part: &mut Part, counts: &mut Counts) {
+        let key = self.name.as_ref().map(|name| key(name, number, data));
+        let line = Line {
+            number,
+            key: key.clone().unwrap_or_default(),
+        };
+        let known = self.results.as_ref().and_then(|results| results.known(&line.key));
+        if let Some(known) = known {
+            return counts.known(known);
+        }
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(data) {
-            return self.reject(number, &format!("not JSON: {error}"), counts);
+            let why = format!("not JSON: {error}");
+            if let Some(results) = &mut self.results {
+                results.no_json(&line, &why);
+            }
+            return self.reject(number, &why, counts);
         }
         let mut submit = (self.job)(Bytes::copy_from_slice(data));
-        if let Some(name) = &self.name {
-            submit = submit.idempotency_key(key(name, number, data));
+        if let Some(key) = &key {
+            submit = submit.idempotency_key(key.as_str());
         }
-        part.numbers.push(number);
+        part.lines.push(line);
         part.bytes += data.len();
         part.submits.push(submit);
     }
 
-    async fn send(&self, part: Part, counts: &mut Counts) -> Result<(), Failure> {
-        let entries = self.client.submit_many(part.submits).await?;
-        let mut full = None;
-        for (number, entry) in part.numbers.into_iter().zip(entries) {
-            match entry {
-                Ok(taken) => {
+    /// Counts and keeps what the server said. What a retry might change stops the whole: the next lines would fare no
+    /// better.
+    fn settle(&mut self, sent: Sent, counts: &mut Counts) -> Result<(), Failure> {
+        let mut stop = None;
+        for (line, said) in sent.lines.iter().zip(sent.said?) {
+            match said {
+                Said::Taken(taken) => {
                     counts.accepted += 1;
                     counts.replayed += u64::from(taken.replayed);
+                    if let Some(results) = &mut self.results {
+                        results.submitted(line, taken.id);
+                    }
                 }
-                // What a retry might change stops the whole: the next lines would fare no better.
-                Err(problem) if problem.retry != Retry::No => full = Some(problem),
-                Err(problem) => {
+                Said::Ended(job) => {
+                    counts.accepted += 1;
+                    match job.status {
+                        Status::ProcessedOk => counts.ok += 1,
+                        _ => counts.failed += 1,
+                    }
+                    if let Some(results) = &mut self.results {
+                        results.ended(line, &job)?;
+                    }
+                }
+                Said::Unfinished => {
+                    counts.accepted += 1;
+                    counts.unfinished += 1;
+                }
+                Said::Refused(problem) if problem.retry != Retry::No => stop = Some(Error::Refused(problem)),
+                Said::Refused(problem) => {
                     counts.reused += u64::from(problem.code == "idempotency_key_reused");
-                    self.reject(number, &problem.to_string(), counts);
+                    if let Some(results) = &mut self.results {
+                        results.refused(line, &problem);
+                    }
+                    self.reject(line.number, &problem.to_string(), counts);
+                }
+                Said::Lost(error) => {
+                    counts.accepted += 1;
+                    stop = Some(error);
                 }
             }
+        }
+        if let Some(results) = &mut self.results {
+            results.write()?;
         }
         if self.output.is_watched() {
             self.output.progress(&self.progress(counts));
         }
-        full.map_or(Ok(()), |problem: Box<Problem>| {
-            Err(crate::client::Error::Refused(problem).into())
-        })
+        stop.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn reject(&self, number: u64, why: &str, counts: &mut Counts) {
@@ -173,11 +268,40 @@ impl Lines<'_> {
             ));
         }
         if self.output.json {
-            let summary = serde_json::json!({"lines": counts.lines, "accepted": counts.accepted,
+            let mut summary = serde_json::json!({"lines": counts.lines, "accepted": counts.accepted,
                 "replayed": counts.replayed, "rejected": counts.rejected});
+            if self.wait.is_some() {
+                summary["ok"] = counts.ok.into();
+                summary["failed"] = counts.failed.into();
+                summary["unfinished"] = counts.unfinished.into();
+            }
             self.output.line(&summary.to_string());
         } else {
-            self.output.line(&said(counts));
+            self.output.line(&said(counts, self.wait.is_some()));
+        }
+        if let Some(results) = &self.results {
+            self.point_to(results, counts);
+        }
+    }
+
+    /// How to find what somebody may look for now.
+    fn point_to(&self, results: &Results, counts: &Counts) {
+        let path = results.path();
+        if counts.failed > 0 {
+            self.output.note(&format!(
+                "hint: the failed: jq -c 'select(.status | IN(\"processed_error\", \"batch_failed\"))' {path}"
+            ));
+        }
+        if counts.rejected > 0 {
+            self.output.note(&format!(
+                "hint: the refused: jq -c 'select(.status == \"refused\")' {path}"
+            ));
+        }
+        if counts.unfinished > 0 {
+            self.output.note(&format!(
+                "hint: {} jobs go on, and are not in {path} yet; run it again to wait for them",
+                format_count(counts.unfinished)
+            ));
         }
     }
 
@@ -188,7 +312,7 @@ impl Lines<'_> {
 
     /// It did not come to the end: what is done, and how to go on.
     fn stopped(&self, failure: Failure, counts: &Counts) -> Failure {
-        let done = said(counts);
+        let done = said(counts, self.wait.is_some());
         let again = match self.name {
             Some(_) => "run it again: it goes on where it stopped, and submits nothing twice",
             None => "with --name a second run would go on where this one stopped",
@@ -201,13 +325,65 @@ impl Lines<'_> {
     }
 }
 
-fn said(counts: &Counts) -> String {
+impl Counts {
+    /// A line of which an earlier run kept what became of it.
+    fn known(&mut self, known: Known) {
+        if known == Known::Refused {
+            self.rejected += 1;
+            return;
+        }
+        self.accepted += 1;
+        self.replayed += 1;
+        match known {
+            Known::Ok => self.ok += 1,
+            Known::Failed => self.failed += 1,
+            Known::Submitted | Known::Refused => {}
+        }
+    }
+}
+
+/// Submits a part, and waits for its jobs if that is wanted.
+async fn send(client: Client, part: Part, wait: Option<Duration>) -> Sent {
+    let Part { lines, submits, .. } = part;
+    let said = match wait {
+        None => client.submit_many(submits).await.map(|entries| {
+            let entries = entries.into_iter();
+            entries
+                .map(|entry| entry.map_or_else(Said::Refused, Said::Taken))
+                .collect()
+        }),
+        Some(wait) => client
+            .submit_many_and_wait(submits, wait)
+            .await
+            .map(|ends| ends.into_iter().map(end).collect()),
+    };
+    Sent { lines, said }
+}
+
+fn end(end: Result<Job, Error>) -> Said {
+    match end {
+        Ok(job) => Said::Ended(Box::new(job)),
+        Err(Error::TimedOut { .. }) => Said::Unfinished,
+        Err(Error::Refused(problem)) => Said::Refused(problem),
+        Err(error) => Said::Lost(error),
+    }
+}
+
+fn said(counts: &Counts, waited: bool) -> String {
     let mut text = format!("{} submitted", format_count(counts.accepted));
     if counts.replayed > 0 {
         text.push_str(&format!(" ({} of them before)", format_count(counts.replayed)));
     }
     if counts.rejected > 0 {
         text.push_str(&format!(", {} refused", format_count(counts.rejected)));
+    }
+    if waited {
+        text.push_str(&format!(
+            "; {} went well, {} failed, {} not ended",
+            format_count(counts.ok),
+            format_count(counts.failed),
+            format_count(counts.unfinished)
+        ));
     }
     text
 }

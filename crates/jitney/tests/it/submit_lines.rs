@@ -1,13 +1,16 @@
 //! `jitney submit --ndjson`: a job for each line, however often it is called.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use jitney::client::Client;
 use jitney::limits::Limits;
 use jitney::server::options::{BusOptions, Options};
 use jitney::server::{Running, start};
+use jitney::worker::{HandlerError, Job, Worker};
 use serde_json::{Value, json};
 
 /// A server over the memory bus.
@@ -181,6 +184,153 @@ async fn a_server_that_is_not_there_or_a_file_says_so() {
     assert!(errors.contains("run it again"), "{errors}");
     let output = submit(address, directory.path(), &["--ndjson", "none"], "").await;
     assert_eq!(shown(&output).0, Some(2));
-    let output = submit(address, directory.path(), &["--ndjson", "-", "--wait", "1s"], "").await;
-    assert_eq!(shown(&output).0, Some(2));
+    for wrong in [
+        &["--ndjson", "-", "--wait", "1s"][..],
+        &["--ndjson", "-", "--out", "results.ndjson"],
+        &["1", "--out", "results.ndjson"],
+    ] {
+        let output = submit(address, directory.path(), wrong, "").await;
+        assert_eq!(shown(&output).0, Some(2), "{wrong:?}");
+    }
+}
+
+/// The entries of a file of results, by line.
+fn entries(file: &Path) -> BTreeMap<u64, Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let entry = |line: &str| -> (u64, Value) {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        (entry["line"].as_u64().unwrap(), entry)
+    };
+    let all: Vec<_> = text.lines().map(entry).collect();
+    let entries: BTreeMap<_, _> = all.iter().cloned().collect();
+    assert_eq!(entries.len(), all.len(), "a line is there twice");
+    entries
+}
+
+/// Doubles numbers, and fails the odd ones.
+fn doubling(server: SocketAddr) -> tokio::task::JoinHandle<()> {
+    let client = Client::new(&server.to_string()).unwrap();
+    let worker = Worker::new(client, "orders")
+        .slots(4)
+        .on_group("default", async |job: Job<u64>| match job.data % 2 {
+            0 => Ok(2 * job.data),
+            _ => Err(HandlerError::last("odd", "it is odd")),
+        });
+    tokio::spawn(async move { drop(worker.run_until(std::future::pending()).await) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_results_of_all_lines_are_kept_and_a_run_that_was_killed_is_gone_on_with() {
+    let server = server().await;
+    let address = server.address();
+    let worker = doubling(address);
+    let directory = tempfile::tempdir().unwrap();
+    let lines: String = (1..=2_400).map(|n| format!("{n}\n")).collect();
+    std::fs::write(directory.path().join("orders.ndjson"), format!("{lines}oops\n")).unwrap();
+    let out = directory.path().join("results.ndjson");
+    let arguments = [
+        "--ndjson",
+        "orders.ndjson",
+        "--out",
+        "results.ndjson",
+        "--wait",
+        "60s",
+    ];
+    let said = "2,400 submitted, 1 refused; 1,200 went well, 1,200 failed, 0 not ended\n";
+    let output = submit(address, directory.path(), &arguments, "").await;
+    let (code, text, errors) = shown(&output);
+    assert_eq!((code, text), (Some(1), said), "{errors}");
+    let failed = r#"jq -c 'select(.status | IN("processed_error", "batch_failed"))' results.ndjson"#;
+    assert!(errors.contains(failed), "{errors}");
+    let whole = entries(&out);
+    assert_eq!(whole.len(), 2_401);
+    let ended = |line: u64| {
+        let entry = &whole[&line];
+        (
+            entry["status"].clone(),
+            entry["result"].clone(),
+            entry["error"]["code"].clone(),
+        )
+    };
+    assert_eq!(ended(8), (json!("processed_ok"), json!(16), Value::Null));
+    assert_eq!(ended(7), (json!("processed_error"), Value::Null, json!("odd")));
+    assert_eq!(
+        ended(2_401),
+        (json!("refused"), Value::Null, json!("invalid_json"))
+    );
+
+    // It was killed while it wrote an entry.
+    let bytes = std::fs::read(&out).unwrap();
+    std::fs::write(&out, &bytes[..bytes.len() / 2]).unwrap();
+    let output = submit(address, directory.path(), &arguments, "").await;
+    let (code, text, errors) = shown(&output);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(
+        text.starts_with("2,400 submitted (")
+            && text.ends_with("1,200 went well, 1,200 failed, 0 not ended\n"),
+        "{text}"
+    );
+    assert_eq!(entries(&out), whole);
+    assert_eq!(
+        jobs(address).await,
+        0,
+        "nothing was submitted twice, and all is done"
+    );
+
+    // And once more: nothing is left to do.
+    let bytes = std::fs::read(&out).unwrap();
+    let json = [&arguments[..], &["--json"]].concat();
+    let output = submit(address, directory.path(), &json, "").await;
+    assert_eq!(
+        serde_json::from_str::<Value>(shown(&output).1).unwrap(),
+        json!({"lines": 2_401, "accepted": 2_400, "replayed": 2_400, "rejected": 1, "ok": 1_200, "failed": 1_200,
+            "unfinished": 0})
+    );
+    assert_eq!(std::fs::read(&out).unwrap(), bytes);
+    worker.abort();
+    server.stop(std::time::Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_have_not_ended_are_waited_for_by_the_next_run_and_ids_are_kept_without_waiting() {
+    let server = server().await;
+    let (address, directory) = (server.address(), tempfile::tempdir().unwrap());
+    std::fs::write(directory.path().join("orders.ndjson"), "2\n4\n").unwrap();
+    let ids = ["--ndjson", "orders.ndjson", "--out", "ids.ndjson"];
+    for said in ["2 submitted\n", "2 submitted (2 of them before)\n"] {
+        let output = submit(address, directory.path(), &ids, "").await;
+        assert_eq!(shown(&output), (Some(0), said, ""));
+    }
+    let ids = entries(&directory.path().join("ids.ndjson"));
+    let results = |wait: &'static str, out: &'static str| {
+        let arguments = ["--ndjson", "orders.ndjson", "--out", out, "--wait", wait];
+        let directory = directory.path().to_owned();
+        async move { submit(address, &directory, &arguments, "").await }
+    };
+    let output = results("1s", "ids.ndjson").await;
+    assert_eq!(shown(&output).0, Some(2), "it has ids alone");
+
+    let output = results("10ms", "results.ndjson").await;
+    let (code, text, errors) = shown(&output);
+    assert_eq!(
+        (code, text),
+        (Some(4), "2 submitted; 0 went well, 0 failed, 2 not ended\n"),
+        "{errors}"
+    );
+    assert!(errors.contains("run it again to wait for them"), "{errors}");
+    let worker = doubling(address);
+    let output = results("60s", "results.ndjson").await;
+    let (code, text, errors) = shown(&output);
+    assert_eq!(
+        (code, text),
+        (Some(0), "2 submitted; 2 went well, 0 failed, 0 not ended\n"),
+        "{errors}"
+    );
+    let ended = entries(&directory.path().join("results.ndjson"));
+    for line in [1, 2] {
+        assert_eq!(ended[&line]["id"], ids[&line]["id"]);
+        assert_eq!(ended[&line]["result"], 4 * line);
+    }
+    worker.abort();
+    server.stop(std::time::Duration::ZERO).await;
 }
