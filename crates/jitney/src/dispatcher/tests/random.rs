@@ -271,7 +271,8 @@ impl World {
 
     fn change_policies(&mut self, which: usize) {
         let before = std::mem::replace(&mut self.book, policies(which));
-        if which.is_multiple_of(2) {
+        // What is written for all processors changes with the whole book.
+        if which.is_multiple_of(2) || before.all != self.book.all {
             return self.step(Event::Policies(self.book.clone()));
         }
         // One processor after the other comes to the same.
