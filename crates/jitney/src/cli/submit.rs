@@ -1,13 +1,14 @@
 //! `jitney submit`: one job, and with `--wait` its result; with `--ndjson` a job for each line.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, TypedValueParser};
 
 use super::exit::Exit;
 use super::failure::Failure;
@@ -19,6 +20,7 @@ use super::submit_lines::Lines;
 use super::submit_results::Results;
 use crate::client::{Client, Error, Job, Submit, is_json, parse_id};
 use crate::job::{JobId, Payload, Priority, Processor};
+use crate::near::nearest;
 use crate::units::parse_duration;
 
 /// The most data that is read for one job: far above any server's limit, so that the server's own answer
@@ -281,11 +283,38 @@ fn parse_processor(text: &str) -> Result<String, String> {
     name.ok_or_else(|| "1 to 64 of A-Z a-z 0-9 _ -, starting with a letter or digit".to_owned())
 }
 
-/// Reads a priority as it is written, and tells shells which there are.
+/// Reads a priority as the API does, in capitals alone, and tells shells which there are.
 pub(super) fn priority_parser() -> impl TypedValueParser<Value = Priority> {
-    PossibleValuesParser::new(Priority::ALL.map(Priority::name)).try_map(|text| {
-        let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
-        found.ok_or("no priority")
+    PriorityParser
+}
+
+#[derive(Clone)]
+struct PriorityParser;
+
+impl TypedValueParser for PriorityParser {
+    type Value = Priority;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Priority, clap::Error> {
+        parse_priority.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = Priority::ALL.map(Priority::name);
+        Some(Box::new(names.into_iter().map(PossibleValue::new)))
+    }
+}
+
+fn parse_priority(text: &str) -> Result<Priority, String> {
+    let names = Priority::ALL.map(Priority::name);
+    let found = Priority::ALL.into_iter().find(|priority| priority.name() == text);
+    found.ok_or_else(|| match nearest(text, names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("use one of {}", names.join(", ")),
     })
 }
 

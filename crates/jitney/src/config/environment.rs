@@ -32,7 +32,7 @@ pub(super) fn read(environment: &[(String, String)], server: &mut Keys<Server>, 
             continue;
         };
         let written = rest.strip_prefix(SECTION).unwrap_or(rest).to_ascii_lowercase();
-        if NO_KEYS.contains(&written.as_str()) || is_service_link(&written) {
+        if NO_KEYS.contains(&written.as_str()) || is_service_link(&written, value) {
             continue;
         }
         let renamed = RENAMED.iter().find(|(short, _)| *short == written);
@@ -71,7 +71,8 @@ fn is_link_of_another(key: &str, value: &str) -> bool {
             .any(|kind| key.contains("_port_") && key.contains(kind))
 }
 
-/// Kubernetes sets these in every container beside a service called `jitney` or `jitney-server`.
-fn is_service_link(key: &str) -> bool {
-    key.starts_with("service_") || key == "port" || key.starts_with("port_")
+/// Kubernetes sets these in every container beside a service called `jitney` or `jitney-server`: its `port` is a URL.
+fn is_service_link(key: &str, value: &str) -> bool {
+    let is_url = || value.contains("://");
+    key.starts_with("service_") || key.starts_with("port_") || (key == "port" && is_url())
 }

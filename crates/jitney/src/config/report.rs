@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
-use crate::near::nearest;
+use crate::near::meant;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ pub(super) fn suggestion<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str> + Clone,
 ) -> Option<String> {
-    if let Some(name) = nearest(written, known.clone()) {
+    if let Some(name) = meant(written, known.clone()) {
         return Some(format!("did you mean `{name}`?"));
     }
     let names: Vec<_> = known.into_iter().map(|name| format!("`{name}`")).collect();

@@ -59,10 +59,32 @@ impl Source {
 
     pub(super) fn parse(&self) -> Result<Spanned<DeTable<'_>>, Complaint> {
         DeTable::parse(&self.text).map_err(|error| {
+            if let Some(twice) = error.span().and_then(|span| self.twice(&error, span)) {
+                return twice;
+            }
             let place = self.place(error.span().unwrap_or(0..0));
             Complaint::new(format!("this is not TOML: {}", error.message()), place)
                 .hint("texts, durations and sizes stand in quotes; numbers, true and false do not")
         })
+    }
+
+    /// What TOML calls a duplicate key: a table or a key that is there twice. The first is named too.
+    fn twice(&self, error: &toml::de::Error, span: Range<usize>) -> Option<Complaint> {
+        if error.message() != "duplicate key" {
+            return None;
+        }
+        let at = floor_boundary(&self.text, span.start);
+        let line = self.text[..at].matches('\n').count();
+        let (what, first) = first_of_two(&self.text, line)?;
+        let message = match what {
+            Twice::Table(heading) => format!("{heading} is there twice: the first is in line {}", first + 1),
+            Twice::Key(key) => format!("`{key}` is there twice: the first is in line {}", first + 1),
+        };
+        let hint = match what {
+            Twice::Table(_) => "put the keys of both into one",
+            Twice::Key(_) => "take one of them out",
+        };
+        Some(Complaint::new(message, self.place(span)).hint(hint))
     }
 
     /// The place of a range of bytes.
@@ -209,6 +231,45 @@ impl<T> Keys<T> {
             }),
         }
     }
+}
+
+/// What is in a file twice.
+#[derive(Debug, PartialEq, Eq)]
+enum Twice<'a> {
+    /// A table with this heading.
+    Table(&'a str),
+    /// A key of a table.
+    Key(&'a str),
+}
+
+/// What the line with this index has a second time, and the index of the line that has it first. Of what is written
+/// in several ways, such as inline tables, nothing is known.
+fn first_of_two(text: &str, second: usize) -> Option<(Twice<'_>, usize)> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let line = *lines.get(second)?;
+    let before = &lines[..second];
+    if let Some(table) = heading(line) {
+        let first = before.iter().position(|other| heading(other) == Some(table))?;
+        return Some((Twice::Table(table), first));
+    }
+    let written = key(line)?;
+    let table = before.iter().rposition(|other| other.starts_with('['));
+    let from = table.map_or(0, |at| at + 1);
+    let first = before[from..]
+        .iter()
+        .position(|other| key(other) == Some(written))?;
+    Some((Twice::Key(written), from + first))
+}
+
+/// The heading that a line is.
+fn heading(line: &str) -> Option<&str> {
+    let end = line.find(']').filter(|_| line.starts_with('['))?;
+    line.get(..=end)
+}
+
+/// The key that a line sets.
+fn key(line: &str) -> Option<&str> {
+    line.split_once('=').map(|(key, _)| key.trim_end())
 }
 
 /// The version that errors name: major and minor.

@@ -360,6 +360,73 @@ fn unknown_keys_are_named_with_the_nearest() {
 }
 
 #[test]
+fn what_others_call_a_key_and_what_is_there_twice_are_told_by_name_and_line() {
+    for (text, parts) in [
+        (
+            "[server]\nport = 9000\n",
+            ["unknown key `port` in [server]", "did you mean `listen`?"],
+        ),
+        (
+            "[server]\ntimeout = '5s'\n",
+            ["unknown key `timeout`", "did you mean `slow_client_timeout`?"],
+        ),
+        (
+            "[processor.a]\nbatch_size = 20\n",
+            ["unknown key `batch_size`", "did you mean `max_jobs`?"],
+        ),
+        (
+            "[processor.a.priority.SLOW]\nretries = 2\n",
+            ["unknown key `retries`", "did you mean `max_attempts`?"],
+        ),
+        (
+            "[processor.a]\ntimeout = '5s'\n",
+            ["unknown key `timeout`", "did you mean `batch_timeout`?"],
+        ),
+        (
+            "[[route]]\npath = '/a'\nprocessor = 'a'\ntimeout = '5s'\n",
+            ["unknown key `timeout`", "did you mean `wait`?"],
+        ),
+        (
+            "[server]\njobs_max = 3\n[processor.a]\nmax_jobs = 3\n[server] # again\nkeys_max = 4\n",
+            [
+                "[server] is there twice: the first is in line 1\n  --> jitney.toml:5:2",
+                "put the keys of both into one",
+            ],
+        ),
+        (
+            "[processor.b]\nmax_jobs = 3\n[processor.a]\nmax_jobs = 3\nlease = '5s'\nmax_jobs=4\n",
+            [
+                "`max_jobs` is there twice: the first is in line 4\n  --> jitney.toml:6:1",
+                "take one of them out",
+            ],
+        ),
+        (
+            "[processor.a.group.x]\nlease = '5s'\n[processor.a.group.x]\n",
+            [
+                "[processor.a.group.x] is there twice: the first is in line 1",
+                "put the keys",
+            ],
+        ),
+        (
+            "route = { path = '/a', path = '/b' }\n",
+            ["this is not TOML: duplicate key", "jitney.toml:1:24"],
+        ),
+    ] {
+        let told = mistakes(text);
+        assert!(parts.iter().all(|part| told.contains(part)), "{text}{told}");
+    }
+    let port = |value: &str| {
+        load(&Sources {
+            environment: variables(&[(PATH_VARIABLE, ""), ("JITNEY_PORT", value)]),
+            ..Sources::default()
+        })
+    };
+    assert!(port("tcp://10.0.0.1:8080").is_ok(), "Kubernetes sets it");
+    let told = port("9000").unwrap_err().to_string();
+    assert!(told.contains("did you mean `listen`?"), "{told}");
+}
+
+#[test]
 fn wrong_types_and_values_are_named_with_an_example() {
     assert_shows!(mistakes(
         "[server]\nlisten = 8080\nno_auth = 'yes'\njobs_max = '10'\nmax_job_bytes = 1.5\nmax_body_bytes = '1MB'\n\

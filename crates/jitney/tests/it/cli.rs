@@ -63,6 +63,15 @@ fn wrong_usage_exits_2_and_says_what_was_near() {
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("'--priority'"), "{}", stderr(&output));
 
+    // As the API has it: it refuses it with the right spelling.
+    let output = run(&["submit", "orders", "1", "--priority", "normal"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("'normal' for '--priority <PRIORITY>': did you mean `NORMAL`?"),
+        "{}",
+        stderr(&output)
+    );
+
     for arguments in [
         &["submit"][..],
         &["submit", "orders", "1", "--priority", "FAST"],

@@ -13,7 +13,7 @@ pub(crate) mod query;
 use uuid::Uuid;
 
 use crate::job::{JobId, Priority};
-use crate::near::nearest;
+use crate::near::{meant, nearest};
 
 /// The version that refuses what is not built yet.
 pub(crate) const VERSION: &str = "jitney 0.1";
@@ -23,7 +23,7 @@ pub(crate) fn unknown_name(what: &str, name: &str, known: &[&str], later: &[&str
     if later.contains(&name) {
         return format!("{what} `{name}` is not in {VERSION}");
     }
-    match nearest(name, known.iter().copied()) {
+    match meant(name, known.iter().copied()) {
         Some(near) => format!("there is no {what} `{name}`; did you mean `{near}`?"),
         None if known.is_empty() => format!("there is no {what} `{name}`; none is known here"),
         None => format!("there is no {what} `{name}`; known are {}", known.join(", ")),
@@ -84,6 +84,14 @@ mod tests {
         ] {
             assert_eq!(job_id(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_field_that_others_call_differently_is_told_by_its_name() {
+        assert_eq!(
+            unknown_name("field", "batch_size", &["max_bytes", "max_jobs"], &[]),
+            "there is no field `batch_size`; did you mean `max_jobs`?"
+        );
     }
 
     #[test]
