@@ -7,7 +7,7 @@ use jitney::job::{Cause, JobId, Priority, Processor, Reason, Token};
 use super::jobs::{Back, Counts, Fate, Granted, Job, Place};
 use super::leases::{Lease, micros};
 use super::{Checker, Effect, Verdict, broken};
-use crate::orders::order_of;
+use crate::orders::{Identity, order_of};
 use crate::tape::{Ended, Written};
 
 /// What became of the record of a batch that was decided.
@@ -131,6 +131,14 @@ impl Checker {
         })
     }
 
+    /// Nobody may have the job's id after its end either. On a full disk results give way, and with its result one that
+    /// has no name goes altogether.
+    pub(super) fn stays_known(&self, job: &Job) -> bool {
+        let order = self.orders.get(&job.order);
+        let named = order.is_some_and(|order| order.identity != Identity::Anonymous);
+        self.is_remembered() && (named || !self.ever_full)
+    }
+
     fn submit_appended(&mut self, now: u64, id: JobId, data: &bytes::Bytes) -> Verdict {
         let Some(order) = order_of(data).and_then(|order| self.orders.get(&order)) else {
             return broken("content", || {
@@ -145,7 +153,7 @@ impl Checker {
         if self
             .jobs
             .get(&id)
-            .is_some_and(|job| self.is_remembered() || !job.is_settled())
+            .is_some_and(|job| self.stays_known(job) || !job.is_settled())
         {
             return broken("identity", || format!("{id} is appended twice"));
         }

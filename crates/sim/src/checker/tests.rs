@@ -164,3 +164,16 @@ fn of_batches_that_were_refused_together_the_first_alone_tells_the_order() {
     let broken = checker.appended(0, &[second, first], &full).unwrap_err();
     assert_eq!(broken.rule, "realtime");
 }
+
+/// The result of a child gave way on a full disk, and a client came with the id that it had had.
+#[test]
+fn an_id_without_a_name_is_free_again_once_its_result_may_have_given_way() {
+    let mut checker = checker();
+    checker.plan.limits.result_ttl = Duration::from_hours(24);
+    let processor = Processor::trusted("orders");
+    let id = waiting(&mut checker, 1, &processor, Priority::Normal);
+    let job = checker.jobs.remove(&id).expect("it is there");
+    assert!(checker.stays_known(&job));
+    checker.disk_was_full();
+    assert!(!checker.stays_known(&job));
+}
