@@ -32,7 +32,8 @@ struct Slot {
 }
 
 /// Dispatches and returns that were copied into a segment. Nobody knows when they stop mattering: at the soonest when
-/// as many jobs have ended as they speak of. Then they count for nothing, and the next copy finds out.
+/// as many jobs have ended as they speak of, at the latest when no job is unsettled. Then they count for nothing, and the
+/// next copy finds out.
 #[derive(Clone, Copy, Default)]
 struct Facts {
     bytes: u64,
@@ -125,6 +126,8 @@ impl Live {
     pub(crate) fn job_out(&mut self, slot: u32) {
         if let Some(slot) = self.there(slot) {
             slot.unsettled = slot.unsettled.saturating_sub(1);
+            let last = slot.unsettled == 0;
+            self.changed |= last;
         }
     }
 
@@ -250,8 +253,9 @@ impl Live {
     }
 
     fn forget_facts(&mut self) {
+        let none_unsettled = self.slots.iter().all(|slot| slot.unsettled == 0);
         for slot in &mut self.slots {
-            if slot.facts.bytes > 0 && self.ended >= slot.facts.until {
+            if slot.facts.bytes > 0 && (none_unsettled || self.ended >= slot.facts.until) {
                 slot.bytes = slot.bytes.saturating_sub(slot.facts.bytes);
                 slot.facts.bytes = 0;
             }
@@ -266,5 +270,24 @@ impl Live {
     fn there(&mut self, slot: u32) -> Option<&mut Slot> {
         let at = self.at(slot)?;
         self.slots.get_mut(at).filter(|slot| !slot.gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was copied of jobs' tries counted until as many jobs had ended, and no more came: a small log stayed full.
+    #[test]
+    fn tries_that_were_copied_count_for_nothing_once_no_job_is_unsettled() {
+        let mut live = Live::new(Seed(7));
+        live.add_segment();
+        live.job_in(0);
+        live.facts_copied(0, 1_000, 5);
+        assert!(live.take_changed(1 << 20));
+        assert_eq!(live.bytes(0), 1_000);
+        live.job_out(0);
+        assert!(live.take_changed(1 << 20));
+        assert_eq!(live.bytes(0), 0);
     }
 }
