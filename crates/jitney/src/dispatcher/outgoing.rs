@@ -11,8 +11,8 @@ use crate::job::Token;
 /// What is on its way.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// How often each batch is, and its bytes each time.
-    batches: BTreeMap<Token, (u32, u64)>,
+    /// The bytes of each batch, each time that it went out; one that goes again may be smaller.
+    batches: BTreeMap<Token, Vec<u64>>,
     /// Bytes of all of them.
     bytes: u64,
     bounds: Bounds,
@@ -53,19 +53,18 @@ impl Outgoing {
 
     /// A batch goes out, perhaps again.
     pub(super) fn goes(&mut self, token: Token, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        let (times, _) = self.batches.entry(token).or_insert((0, bytes));
-        *times += 1;
+        self.bytes += bytes;
+        self.batches.entry(token).or_default().push(bytes);
     }
 
     /// It reached its worker once, or will not.
     fn went(&mut self, token: Token) {
-        let Some((times, bytes)) = self.batches.get_mut(&token) else {
+        let Some(times) = self.batches.get_mut(&token) else {
             return;
         };
-        self.bytes = self.bytes.saturating_sub(*bytes);
-        *times -= 1;
-        if *times == 0 {
+        // Which of them it was does not matter: in the end all of them are taken off.
+        self.bytes -= times.pop().unwrap_or_default();
+        if times.is_empty() {
             self.batches.remove(&token);
         }
     }
@@ -87,5 +86,29 @@ impl Dispatcher {
             self.touched.extend(0..self.processors.len());
             self.readmitted.append(&mut self.held_up);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch that went again with fewer jobs was taken off twice as it was at first.
+    #[test]
+    fn a_batch_that_goes_again_smaller_counts_as_it_went() {
+        let token = |sequence| Token {
+            node: 1,
+            epoch: 1,
+            sequence,
+        };
+        let mut outgoing = Outgoing::default();
+        outgoing.goes(token(1), 400);
+        outgoing.goes(token(2), 300);
+        outgoing.goes(token(1), 100);
+        assert_eq!(outgoing.bytes, 800);
+        outgoing.went(token(1));
+        outgoing.went(token(1));
+        outgoing.went(token(1));
+        assert_eq!(outgoing.bytes, 300);
     }
 }

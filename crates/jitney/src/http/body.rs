@@ -305,6 +305,12 @@ impl Rest {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { body, bytes });
     }
 
+    /// Lets go of the body.
+    pub(crate) fn stop(&self) {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(left);
+    }
+
     /// Drops what has come. At the end, or once enough was read, lets go of the body: hyper then goes on with
     /// the next request, or closes the connection.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) {

@@ -136,6 +136,7 @@ async fn connection(stream: TcpStream, app: App, door: Door, stopping: Cancellat
         tracing::debug!(%error, "cannot set nodelay");
     }
     let here = Connection::new(stopping.clone());
+    let _ending = Ending(here.clone());
     let link = Arc::clone(here.link());
     let (socket, ear) = socket::socket(stream, Arc::clone(&link), app.clone());
     let service = hyper::service::service_fn(|request| answer(request, &door, here.clone()));
@@ -180,6 +181,17 @@ async fn connection(stream: TcpStream, app: App, door: Door, stopping: Cancellat
     .await;
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Ends what goes on beside the answers of a connection, however that ends: the work knows its connection, and would
+/// else keep it, and itself.
+struct Ending(Connection);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.work().stop();
+        self.0.rest().stop();
     }
 }
 

@@ -193,6 +193,13 @@ impl Work {
         }
     }
 
+    /// Lets go of what is not done.
+    pub(crate) fn stop(&self) {
+        let left = self.left().take();
+        // Not while the lock is held: nobody knows what ends with it.
+        drop(left);
+    }
+
     /// A panic while it was held leaves nothing half done in it.
     fn left(&self) -> MutexGuard<'_, Option<Pin<Box<dyn Future<Output = ()> + Send>>>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)

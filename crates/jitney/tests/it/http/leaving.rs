@@ -271,3 +271,35 @@ async fn a_connection_serves_on_until_its_client_sends_no_more() {
     let mut socket = say(&edge, "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
 }
+
+/// The answer had begun when the client died: the work beside it and its connection held each other, for ever, with
+/// waiters' places and the memory of the body.
+#[tokio::test]
+async fn work_beside_an_answer_ends_with_its_connection() {
+    let (calls, mut called) = tokio::sync::mpsc::unbounded_channel();
+    let mut edge = TestEdge::start(Setup::default(), move |command| match command {
+        Command::SubmitMany(many) if calls.send(()).is_ok() && many.jobs.len() == 1 => {
+            Does::Says(taken(many.jobs.len()))
+        }
+        Command::SubmitMany(_) => Does::Nothing,
+        Command::GetMany(ids) => Does::Says(Answer::Jobs(vec![Err(Refusal::UnknownJob); ids.len()])),
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let line = "{\"processor\":\"p\"}\n";
+    let chunk = |lines: usize| format!("{:x}\r\n{}\r\n", line.len() * lines, line.repeat(lines));
+    let head = ndjson("/v1/jobs?wait=5m", "transfer-encoding: chunked");
+    let mut socket = edge.connect().await;
+    socket
+        .write_all(format!("{head}{}", chunk(1)).as_bytes())
+        .await
+        .unwrap();
+    assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
+    socket.write_all(chunk(2).as_bytes()).await.unwrap();
+    // The first is answered, the other two are waited for.
+    for _ in 0..2 {
+        called.recv().await.unwrap();
+    }
+    reset(socket);
+    while !matches!(edge.notice().await, Inbound::Gone(_)) {}
+}
