@@ -89,6 +89,13 @@ struct NotReady {
 pub(super) enum Attention {
     /// Somebody does.
     Worked,
+    /// Somebody would, and cannot start its program.
+    CannotStart {
+        /// The worker.
+        worker: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Somebody did, and nobody does now.
     NotNow,
     /// Nobody ever did since the server started; perhaps another name was meant, of one that is worked on.
@@ -143,6 +150,10 @@ fn attention_in(lanes: &[Lane], processor: &str) -> Attention {
     let mut own = lanes.iter().filter(|lane| lane.processor == processor);
     if own.clone().any(|lane| lane.workers > 0) {
         return Attention::Worked;
+    }
+    if let Some(NotReady { worker, why }) = own.clone().find_map(|lane| lane.not_ready.as_ref()) {
+        let (worker, why) = (worker.clone(), why.clone());
+        return Attention::CannotStart { worker, why };
     }
     if own.any(Lane::ever_worked) {
         return Attention::NotNow;
@@ -273,6 +284,15 @@ mod tests {
         let never = |name: Option<&str>| Attention::Never {
             did_you_mean: name.map(str::to_owned),
         };
+        let broken = json!({"processor": "sick", "priority": "NORMAL", "queued": 1, "running": 0, "retrying": 0,
+            "workers": 0, "workers_not_ready": 1, "not_ready": {"worker": "w-1", "why": "gone"}, "dispatched": 9,
+            "processed_ok": 0, "processed_error": 0, "batch_failed": 0});
+        let cannot_start = Attention::CannotStart {
+            worker: "w-1".to_owned(),
+            why: "gone".to_owned(),
+        };
+        let broken: Lane = serde_json::from_value(broken).unwrap();
+        assert_eq!(attention_in(&[broken], "sick"), cannot_start);
         for (processor, expected) in [
             ("mail", Attention::Worked),
             ("orders", Attention::NotNow),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::exit::Exit;
 use super::failure::Failure;
+use super::lane::{self, Attention};
 use super::output::Output;
 use super::server_url::ServerUrl;
 use super::submit::priority_parser;
@@ -117,9 +118,20 @@ pub(super) async fn run(command: PolicyCommand, output: Output) -> Result<Exit, 
                 return Err(failure);
             }
             let values = Value::Object(values).to_string();
-            client
-                .set_policy(&args.processor, &args.scope.of(), &values)
-                .await?
+            let scope = args.scope.of();
+            let set = client.set_policy(&args.processor, &scope, &values).await?;
+            // A policy may be there before its processor; a misspelt name may be, too.
+            let seen = lane::attention(&client, &args.processor).await;
+            if let Some(Attention::Never {
+                did_you_mean: Some(name),
+            }) = seen
+            {
+                let processor = &args.processor;
+                output.note(&format!(
+                    "note: no worker has asked for `{processor}` yet; did you mean `{name}`?"
+                ));
+            }
+            set
         }
         PolicyCommand::Unset(args) => {
             let client = args.scope.server.client()?;

@@ -103,7 +103,9 @@ pub(super) async fn run(args: SubmitArgs, output: Output) -> Result<Exit, Failur
     }
     let submitted = client.submit(submit).await?;
     if submitted.workers == Some(0) {
-        nobody_works(&args, submitted.did_you_mean.as_deref(), output);
+        let did_you_mean = submitted.did_you_mean.clone();
+        let seen = lane::attention(&client, &args.processor).await;
+        note_attention(&args, seen.unwrap_or(Attention::Never { did_you_mean }), output);
     }
     if output.json {
         output.line(submitted.job.json());
@@ -125,10 +127,8 @@ async fn submit_and_wait(
     let look = async {
         // Most jobs are done by then.
         tokio::time::sleep((wait / 2).min(LOOK_AFTER)).await;
-        match lane::attention(client, &args.processor).await {
-            Some(Attention::NotNow) => nobody_works(args, None, output),
-            Some(Attention::Never { did_you_mean }) => nobody_works(args, did_you_mean.as_deref(), output),
-            Some(Attention::Worked) | None => {}
+        if let Some(seen) = lane::attention(client, &args.processor).await {
+            note_attention(args, seen, output);
         }
         std::future::pending().await
     };
@@ -139,13 +139,24 @@ async fn submit_and_wait(
     }
 }
 
-fn nobody_works(args: &SubmitArgs, did_you_mean: Option<&str>, output: Output) {
-    let hint = did_you_mean.map(|name| format!("; did you mean `{name}`?"));
-    output.note(&format!(
-        "note: no worker has asked for `{}` yet; the job waits for one{}",
-        args.processor,
-        hint.unwrap_or_default()
-    ));
+/// Says why nobody works on the job, if nobody does.
+fn note_attention(args: &SubmitArgs, seen: Attention, output: Output) {
+    let processor = &args.processor;
+    let why = match seen {
+        Attention::Worked => return,
+        Attention::CannotStart { worker, why } => {
+            format!(
+                "worker `{worker}` of `{processor}` cannot start its program ({why}); the job waits for it"
+            )
+        }
+        Attention::NotNow => format!("no worker asks for `{processor}` now; the job waits for one"),
+        Attention::Never { did_you_mean } => {
+            let hint = did_you_mean.map(|name| format!("; did you mean `{name}`?"));
+            let hint = hint.unwrap_or_default();
+            format!("no worker has asked for `{processor}` yet; the job waits for one{hint}")
+        }
+    };
+    output.note(&format!("note: {why}"));
 }
 
 fn build(args: &SubmitArgs) -> Result<Submit, Failure> {

@@ -170,7 +170,7 @@ impl Lines<'_> {
             return counts.known(known);
         }
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(data) {
-            let why = format!("not JSON: {error}");
+            let why = not_json(data, &error);
             if let Some(results) = &mut self.results {
                 results.no_json(&line, &why);
             }
@@ -410,9 +410,37 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Result<usize, Fail
     Ok(read)
 }
 
+/// Why a line is not JSON, and what is probably wrong with the whole file. The line's own number is said beside it.
+fn not_json(data: &[u8], error: &serde_json::Error) -> String {
+    if data.starts_with(b"\xef\xbb\xbf") || data.starts_with(b"\xff\xfe") || data.starts_with(b"\xfe\xff") {
+        return "it begins with a byte-order mark, which no JSON has; write the file as UTF-8 without one"
+            .to_owned();
+    }
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    let column = error.column();
+    match data.first() {
+        Some(b'[') => format!(
+            "not JSON: {what} at column {column}; is the file an array? It must have a job in each line"
+        ),
+        _ => format!("not JSON: {what} at column {column}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_no_json_hears_what_the_file_may_be() {
+        let why = |data: &[u8]| {
+            let error = serde_json::from_slice::<serde::de::IgnoredAny>(data).unwrap_err();
+            not_json(data, &error)
+        };
+        assert_eq!(why(b"{} {}"), "not JSON: trailing characters at column 4");
+        assert!(why(b"[{}, ").ends_with("is the file an array? It must have a job in each line"));
+        assert!(why(b"\xef\xbb\xbf{}").starts_with("it begins with a byte-order mark"));
+    }
 
     #[test]
     fn a_key_is_that_of_its_line_only() {
