@@ -150,7 +150,12 @@ impl Checker {
                 .stands_apart(&job.processor, &job.group)
                 .then(|| job.group.clone())
         };
+        // One of an earlier boot was formed under the policies of then.
+        let of_this_boot = self
+            .identity
+            .is_some_and(|identity| identity.epoch == batch.token.epoch);
         if let Some(first) = jobs().next()
+            && of_this_boot
             && self.lanes.steady()
             && jobs().any(|job| apart(job) != apart(first))
         {
