@@ -462,9 +462,6 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             return;
         };
         self.many.waiting -= waiting.len();
-        if let Ok(job) = self.view(id) {
-            self.awaited.keep(job);
-        }
         let ended = match self.bus.find(id) {
             Some(Known::Finished { end, reason, .. }) => Some((Status::from(end), view::end_state(reason))),
             _ => None,
@@ -525,12 +522,7 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
         let mut jobs = Vec::with_capacity(ids.len());
         let mut bytes = 0;
         for id in ids {
-            let kept = self.awaited.take(*id);
-            let job = match (self.view(*id), kept) {
-                (Ok(job), Some(kept)) if job.result_expired => Ok(kept),
-                (Err(Refusal::UnknownJob), Some(kept)) => Ok(kept),
-                (job, _) => job,
-            };
+            let job = self.view(*id);
             let result = job.as_ref().ok().and_then(|job| job.result.as_ref());
             bytes += result.map_or(0, |result| result.bytes.len());
             jobs.push(job);

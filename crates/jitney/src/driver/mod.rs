@@ -11,7 +11,6 @@
 //! 3. Every call is answered once.
 //! 4. After a failed sync nothing is acknowledged any more; the loop ends.
 
-mod awaited;
 mod control;
 pub mod differs;
 mod ids;
@@ -40,7 +39,6 @@ use crate::job::{JobId, JobView, Priority, Processor, Token};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::policy::PolicyBook;
-use awaited::Awaited;
 use control::Control;
 use ids::IdSource;
 pub use ids::child_id;
@@ -95,8 +93,6 @@ pub struct Driver<B, C, P> {
     waiters: Waiters,
     /// Calls that submit many jobs, and wait for them.
     many: ManyCalls,
-    /// Ended jobs that such calls wait for and did not read yet.
-    awaited: Awaited,
     /// Calls that submit many jobs once they can be waited for.
     parked: Parked,
     /// Callers that may be gone and whose submit is in flight: when their waits end at the latest.
@@ -181,7 +177,6 @@ impl<B: Bus, C: Clock, P: Port> Driver<B, C, P> {
             actions: Vec::new(),
             waiters: Waiters::default(),
             many: ManyCalls::default(),
-            awaited: Awaited::default(),
             parked: Parked::default(),
             hurried: HashMap::new(),
             expected_processors: HashSet::new(),

@@ -376,36 +376,6 @@ async fn a_stop_lets_leased_jobs_settle_and_sends_everyone_else_away() {
     tokio::time::timeout(PATIENCE, stopping).await.unwrap().unwrap();
 }
 
-/// Results of the first gave way before the last had ended and any was read.
-#[tokio::test]
-async fn many_that_wait_get_their_results_however_few_are_kept() {
-    let limits = Limits {
-        results_max: 1,
-        ..Limits::default()
-    };
-    let whole = Whole::start(limits).await;
-    let array = format!("[{}]", [r#"{"processor":"p"}"#; 5].join(","));
-    let bulk = whole.post("/v1/jobs?wait=20s").body(array).send();
-    let worker = async {
-        let mut left = 5;
-        while left > 0 {
-            let batch = whole.lease().await;
-            let jobs = batch["jobs"].as_array().unwrap();
-            left -= jobs.len();
-            for job in jobs {
-                let outcome = json!([{"id": job["id"], "ok": job["id"]}]);
-                whole.settled(&batch, &outcome).await;
-            }
-        }
-    };
-    let both = async { tokio::join!(bulk, worker) };
-    let (response, ()) = tokio::time::timeout(PATIENCE, both).await.unwrap();
-    let (_, answer) = read_json(response.unwrap()).await;
-    for entry in answer["jobs"].as_array().unwrap() {
-        assert_eq!(entry["result"], entry["id"], "{entry}");
-    }
-}
-
 #[tokio::test]
 async fn many_that_wait_get_their_own_results_in_their_order() {
     let limits = Limits {
