@@ -12,7 +12,7 @@ use crate::tape::Ended;
 impl Checker {
     /// `Ready` came: each job that a crash left in doubt is there or not, from now on.
     pub(super) fn settle_maybes(&mut self, now: u64, bus: &dyn Bus) -> Verdict {
-        let (boot, power) = (self.boot, self.power);
+        let (boot, power, forgets) = (self.boot, self.power, !self.is_remembered());
         let mut gone = Vec::new();
         for (id, job) in &mut self.jobs {
             let found = bus.find(*id);
@@ -33,6 +33,7 @@ impl Checker {
                 continue;
             }
             match found {
+                Some(Known::Finished { .. }) if forgets && job.may_be_its_first_life(power) => continue,
                 Some(Known::Finished { end, reason, .. }) => {
                     let Some((ended, fate)) = &mut job.end else {
                         return broken("phantom", || format!("{id} is finished, and nobody ended it"));

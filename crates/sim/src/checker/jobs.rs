@@ -103,6 +103,12 @@ pub(super) struct Granted {
 }
 
 impl Job {
+    /// Of an id that was forgotten and came again the first life may be known once more: the second was not written, and
+    /// the clock went back.
+    pub(super) fn may_be_its_first_life(&self, power: bool) -> bool {
+        self.end.is_none() && !self.submit.must_be(power)
+    }
+
     pub(super) fn crashed(&mut self) {
         self.submit = self.submit.crashed();
         if let Some((_, fate)) = &mut self.end {
